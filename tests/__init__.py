@@ -1,0 +1,1 @@
+"""Facts, equivalence, physics and behaviour: what the README claims, checked."""
