@@ -1,0 +1,331 @@
+"""Images in, batches out: CIFAR-10, folders of one's own images, or the built-in Shapes-10.
+
+Whatever the source, a `Dataset` holds uint8 tensors of square RGB images in three disjoint
+splits. Batches are cut, augmented and normalised whole, on the device that holds the images.
+"""
+
+import contextlib
+import math
+import socket
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+import torchvision.transforms.v2.functional as TF
+from PIL import Image, ImageOps
+from torchvision.datasets import CIFAR10, ImageFolder
+from tqdm import tqdm
+
+from common import UserError
+
+DEFAULT_DIR = Path("data")
+
+
+class Split(NamedTuple):
+    """Images (uint8, N 3 H W) and labels (int64, N)."""
+
+    images: torch.Tensor
+    labels: torch.Tensor
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Three disjoint splits, the class names, and how the data came to be chosen."""
+
+    name: str
+    classes: list[str]
+    train: Split
+    val: Split
+    test: Split
+    why: str = ""
+
+    def to(self, device: str) -> "Dataset":
+        """All splits on `device`."""
+        moved = {s: Split(*(t.to(device) for t in getattr(self, s))) for s in SPLITS}
+        return replace(self, **moved)
+
+    def resized(self, size: int) -> "Dataset":
+        """All images at size x size pixels, with antialiasing."""
+        small = {}
+        for name in SPLITS:
+            images, labels = getattr(self, name)
+            small[name] = Split(TF.resize(images, [size, size], antialias=True), labels)
+        return replace(self, **small)
+
+    def statistics(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Mean and standard deviation of each channel over all training pixels, each 1 3 1 1.
+
+        On the original CIFAR-10 training images these are 0.4914 0.4822 0.4465 and
+        0.2470 0.2435 0.2616, times 255.
+        """
+        counts = [torch.bincount(c.flatten(), minlength=256) for c in self.train.images.unbind(1)]
+        share = torch.stack(counts).cpu().double() / sum(counts[0])  # 3 256
+        levels = torch.arange(256, dtype=torch.float64)
+        mean = share @ levels
+        std = (share @ levels**2 - mean**2).sqrt().clamp(min=1.0)
+        shape, device = (1, 3, 1, 1), self.train.images.device
+        return mean.float().view(shape).to(device), std.float().view(shape).to(device)
+
+    def batches(
+        self, split: str, batch_size: int, seed: int | None = None, cutout: int = 0
+    ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Yield (images float N 3 H W channels-last, labels N), every image once.
+
+        Without a seed: in order, as they are. With one: shuffled, and every image shifted by up
+        to an eighth of its size (reflected at the border), flipped half of the time, and with a
+        square of `cutout` pixels set to the mean; all of it a function of the seed alone.
+        Batches are of equal size within one image, at most `batch_size`.
+        """
+        images, labels = getattr(self, split)
+        mean, std = self.statistics()
+        order = torch.arange(len(images), device=images.device)
+        draws = None
+        if seed is not None:
+            generator = torch.Generator().manual_seed(seed)
+            order = torch.randperm(len(images), generator=generator).to(images.device)
+            draws = torch.rand(5, len(images), generator=generator).to(images.device)
+        for batch in order.tensor_split(math.ceil(len(order) / batch_size)):
+            x = images[batch] if draws is None else _shift_and_flip(images, batch, draws[:3, batch])
+            x = x.to(torch.float32, memory_format=torch.channels_last)
+            x = (x - mean) / std
+            if draws is not None and cutout:
+                x = _cut_out(x, draws[3:, batch], cutout)
+            yield x, labels[batch]
+
+
+SPLITS = ("train", "val", "test")
+
+
+def _shift_and_flip(images, batch, draws):
+    """The images of a batch, each moved and mirrored by its own draws, by indexing alone."""
+    height, width = images.shape[2:]
+    down, right = ((draws[:2] * 2 - 1) * (height // 8 + 0.5)).round().long()  # N each
+    rows = _reflect(torch.arange(height, device=batch.device) + down[:, None], height)  # N H
+    columns = _reflect(torch.arange(width, device=batch.device) + right[:, None], width)  # N W
+    columns = torch.where(draws[2, :, None] < 0.5, columns.flip(1), columns)
+    picked = images.permute(0, 2, 3, 1)[batch[:, None, None], rows[:, :, None], columns[:, None]]
+    return picked.permute(0, 3, 1, 2)  # N 3 H W
+
+
+def _cut_out(x, draws, pixels):
+    """Zero a square in every image (DeVries & Taylor 2017, arXiv:1708.04552)."""
+    inside = []
+    for size, draw in zip(x.shape[2:], draws, strict=True):
+        position = torch.arange(size, device=x.device) + 0.5
+        inside.append((position - (draw[:, None] * size).floor()).abs() < pixels / 2)  # N size
+    return x.masked_fill((inside[0][:, :, None] & inside[1][:, None])[:, None], 0.0)
+
+
+def _reflect(index: torch.Tensor, size: int) -> torch.Tensor:
+    """Indices beyond 0 .. size-1, mirrored at the border pixel."""
+    return size - 1 - (size - 1 - index.abs()).abs()
+
+
+def load(
+    source: str = "auto",
+    folder: Path | None = None,
+    url: str | None = None,
+    size: int = 32,
+    limit: int | None = None,
+    download: bool = False,
+) -> Dataset:
+    """Choose and read a data set.
+
+    `source`: "shapes"; "cifar10", which downloads what is missing; or "auto", which takes the
+    folder if one is named, else CIFAR-10 under ./data, else (if `download`) the network, else
+    Shapes-10. `size` is in pixels; `limit` bounds the training and validation images together,
+    and a fifth of it the test images.
+    Raises: UserError for a folder without images, an unreadable image, a failed download.
+    """
+    root = Path(folder or DEFAULT_DIR)
+    if root.name == CIFAR10.base_folder:
+        root = root.parent
+    if source == "shapes":
+        dataset = shapes10(limit)
+    elif (root / CIFAR10.base_folder).is_dir():
+        dataset = _cifar10(root, limit)
+    elif source == "cifar10":
+        _download(root, url)
+        dataset = _cifar10(root, limit)
+    elif folder:
+        return _folders(root, size, limit)
+    else:
+        dataset = _fallback(root, url, limit, download)
+    return dataset if size == 32 else dataset.resized(size)
+
+
+def _fallback(root: Path, url: str | None, limit: int | None, download: bool) -> Dataset:
+    """CIFAR-10 by download if that is asked for and possible, else Shapes-10 and the reason."""
+    why = f"there is no CIFAR-10 in {root.resolve()}"
+    if download:
+        try:
+            _download(root, url)
+            return _cifar10(root, limit)
+        except UserError as error:
+            why += f", and {error}"
+    return replace(shapes10(limit), why=why)
+
+
+def _download(root: Path, url: str | None) -> None:
+    """Fetch and verify CIFAR-10 in a temporary folder; it appears under `root` whole or not."""
+    source = type("Source", (CIFAR10,), {"url": url} if url else {})
+    existed = root.exists()
+    timeout = socket.getdefaulttimeout()
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        socket.setdefaulttimeout(15)
+        with tempfile.TemporaryDirectory(dir=root) as scratch:
+            source(scratch, download=True)
+            (Path(scratch) / CIFAR10.base_folder).replace(root / CIFAR10.base_folder)
+    except (OSError, RuntimeError, ValueError) as error:
+        if not existed:
+            with contextlib.suppress(OSError):
+                root.rmdir()
+        raise UserError(f"CIFAR-10 could not be fetched from {source.url} ({error})") from error
+    finally:
+        socket.setdefaulttimeout(timeout)
+
+
+def _cifar10(root: Path, limit: int | None) -> Dataset:
+    """The original CIFAR-10 (Krizhevsky 2009) from torchvision's layout, checksums verified."""
+    try:
+        parts = [CIFAR10(str(root), train=train) for train in (True, False)]
+    except RuntimeError as error:
+        message = f"{root / CIFAR10.base_folder} is damaged: delete it and start again"
+        raise UserError(message) from error
+    splits = []
+    for part, chosen in zip(parts, _choose(50_000, 10_000, limit), strict=True):
+        images = torch.from_numpy(part.data).permute(0, 3, 1, 2)[chosen]  # N 3 32 32
+        splits.append(Split(images.contiguous(), torch.tensor(part.targets)[chosen]))
+    return _with_validation("CIFAR-10", parts[0].classes, *splits)
+
+
+def _folders(root: Path, size: int, limit: int | None) -> Dataset:
+    """Images under root/train/CLASS and root/test/CLASS, cut to squares of `size` pixels."""
+    try:
+        train, test = ImageFolder(root / "train"), ImageFolder(root / "test")
+    except OSError as error:
+        hint = f"{root}: expected train/CLASS/IMAGE and test/CLASS/IMAGE"
+        raise UserError(f"{hint} ({str(error).splitlines()[0]})") from error
+    if train.classes != test.classes:
+        odd = ", ".join(sorted(set(train.classes) ^ set(test.classes)))
+        raise UserError(f"{root}: train and test must hold the same classes; only in one: {odd}")
+    splits = []
+    for part, chosen in zip((train, test), _choose(len(train), len(test), limit), strict=True):
+        paths, labels = zip(*(part.samples[i] for i in chosen), strict=True)
+        images = np.empty((len(paths), size, size, 3), np.uint8)
+        for i, path in enumerate(tqdm(paths, "reading images", disable=None, leave=False)):
+            images[i] = read_image(path, size)
+        images = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()  # N 3 H W
+        splits.append(Split(images, torch.tensor(labels)))
+    return _with_validation(f"image folder {root.resolve().name}", train.classes, *splits)
+
+
+def open_image(path: str | Path) -> Image.Image:
+    """An image file as RGB, upright whatever its EXIF orientation.
+
+    Raises: UserError, naming the file, if it cannot be decoded.
+    """
+    try:
+        with Image.open(path) as image:
+            return ImageOps.exif_transpose(image).convert("RGB")
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise UserError(f"{path} is not a readable image") from error
+
+
+def read_image(path: str | Path, size: int) -> np.ndarray:
+    """The central square of an image file, scaled to `size` pixels: uint8 size size 3."""
+    image = open_image(path)
+    return np.asarray(image if image.size == (size, size) else ImageOps.fit(image, (size, size)))
+
+
+def _choose(train: int, test: int, limit: int | None) -> tuple[list[int], list[int]]:
+    """A fixed random order of both parts, at most `limit` and `limit // 5` of them."""
+    generator = torch.Generator().manual_seed(0)
+    chosen_train = torch.randperm(train, generator=generator)[:limit]
+    chosen_test = torch.randperm(test, generator=generator)[: limit and limit // 5]
+    return chosen_train.tolist(), chosen_test.tolist()
+
+
+def _with_validation(name: str, classes: list[str], rest: Split, test: Split) -> Dataset:
+    """Hold out the first tenth of the (already shuffled) training images."""
+    held_out = len(rest.labels) // 10
+    if held_out < 1 or len(classes) < 2:
+        raise UserError(f"{name}: at least 2 classes and 10 training images are needed")
+    val = Split(rest.images[:held_out], rest.labels[:held_out])
+    train = Split(rest.images[held_out:], rest.labels[held_out:])
+    return Dataset(name, list(classes), train, val, test)
+
+
+SHAPES = ["disk", "ring", "square", "frame", "triangle"]
+SHAPES += ["star", "cross", "crescent", "bar", "half-disk"]
+
+
+def shapes10(limit: int | None = None) -> Dataset:
+    """Shapes-10: ten shapes on textured ground, 32x32 RGB, a fifth of CIFAR-10's size.
+
+    Position, size, rotation, colour, contrast, an occluding bar and noise vary. Colour is mostly
+    random, with a hint of the class. The images are generated, always the same, and disjoint.
+    """
+    chosen_train, chosen_test = _choose(10_000, 2_000, limit)
+    generator = torch.Generator().manual_seed(10)
+    labels = torch.randint(10, (12_000,), generator=generator)
+    images = torch.cat([_draw(part, generator) for part in labels.split(2_000)])
+    rest, test = Split(images[:10_000], labels[:10_000]), Split(images[10_000:], labels[10_000:])
+    rest = Split(*(t[chosen_train] for t in rest))
+    test = Split(*(t[chosen_test] for t in test))
+    return _with_validation("Shapes-10 (built in)", SHAPES, rest, test)
+
+
+def _draw(labels: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """One image (uint8, 3 32 32) for each label."""
+    n = len(labels)
+
+    def uniform(low, high, *shape):
+        return low + (high - low) * torch.rand(n, *shape, generator=generator)
+
+    grid = torch.arange(32.0) - 15.5
+    x = grid.view(1, 1, 32) - uniform(-4, 4, 1, 1)
+    y = grid.view(1, 32, 1) - uniform(-4, 4, 1, 1)
+    angle, radius = uniform(-0.6, 0.6, 1, 1), uniform(9, 15, 1, 1)
+    u = (x * angle.cos() + y * angle.sin()) / radius  # N 32 32, the shape spans about -1 .. 1
+    v = (y * angle.cos() - x * angle.sin()) / radius
+    inside = torch.stack(_distances(u, v)).gather(0, labels.view(1, n, 1, 1).expand(1, n, 32, 32))
+    mask = (inside[0] * radius + 0.5).clamp(0, 1)[:, None]  # N 1 32 32, soft edge of one pixel
+
+    hue = labels.view(n, 1) / 10 + torch.tensor([0, 1 / 3, 2 / 3])
+    tint = 0.5 + 0.5 * (2 * math.pi * hue).cos()  # N 3
+    colour = (0.45 * tint + 0.55 * uniform(0, 1, 3)).view(n, 3, 1, 1)
+    ground = (colour + uniform(0.25, 0.75, 3, 1, 1)) % 1  # differs from the shape in every channel
+    for cells, contrast in ((4, 0.3), (12, 0.2)):
+        texture = F.interpolate(uniform(-0.5, 0.5, 3, cells, cells), size=32, mode="bilinear")
+        ground = ground + contrast * texture
+    image = ground + mask * (colour - ground) * uniform(0.7, 1, 1, 1, 1)
+    bar = (x * uniform(-1, 1, 1, 1) + y + uniform(-16, 16, 1, 1)).abs() < 1.5  # an occluding bar
+    image = torch.where(bar[:, None], uniform(0, 1, 3, 1, 1), image)
+    noise = 0.05 * torch.randn(image.shape, generator=generator)
+    return ((image + noise).clamp(0, 1) * 255).round().to(torch.uint8)
+
+
+def _distances(u: torch.Tensor, v: torch.Tensor) -> list[torch.Tensor]:
+    """For each of the ten shapes: about the distance to its edge, positive inside."""
+    r, a, b = torch.hypot(u, v), u.abs(), v.abs()
+    near, far = torch.minimum(a, b), torch.maximum(a, b)
+    triangle = torch.maximum(v, 0.866 * a - 0.5 * v)
+    return [
+        0.85 - r,  # disk
+        0.22 - (r - 0.7).abs(),  # ring
+        0.75 - far,  # square
+        0.2 - (far - 0.65).abs(),  # frame
+        0.55 - triangle,  # triangle
+        0.65 + 0.3 * (5 * torch.atan2(v, u)).cos() - r,  # star
+        torch.minimum(0.27 - near, 0.95 - far),  # cross
+        torch.minimum(0.9 - r, torch.hypot(u - 0.45, v) - 0.65),  # crescent
+        torch.minimum(0.95 - a, 0.3 - b),  # bar
+        torch.minimum(0.95 - r, v + 0.15),  # half-disk
+    ]

@@ -1,0 +1,88 @@
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from common import UserError, data, models, training
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    return data.load("shapes", size=16, limit=600)
+
+
+def test_schedule_value_by_value():
+    optimizer = training.sgd(torch.nn.Linear(2, 2), lr=0.8)
+    schedule = training.warmup_cosine(optimizer, steps=12, warmup=4)
+    rates = []
+    for _ in range(12):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()
+    cosine = [0.4 * (1 + math.cos(math.pi * k / 8)) for k in range(8)]
+    assert rates == pytest.approx([0.2, 0.4, 0.6, 0.8, *cosine])
+    assert optimizer.param_groups[1]["lr"] == pytest.approx(0, abs=1e-12)
+
+
+def test_only_weights_are_decayed():
+    model = models.cifar_resnet(8, width=4)
+    decayed, free = training.sgd(model, 0.1, 5e-4).param_groups
+    assert (decayed["weight_decay"], free["weight_decay"]) == (5e-4, 0.0)
+    assert decayed["nesterov"]
+    assert {p.ndim for p in free["params"]} == {1}
+    assert len(decayed["params"]) + len(free["params"]) == len(list(model.parameters()))
+
+
+def train(dataset, **options):
+    torch.manual_seed(1)
+    model = models.cifar_resnet(8, width=8)
+    return model, list(training.fit(model, dataset, 2, **options))
+
+
+def test_training_learns_and_repeats(tiny):
+    first, rows = train(tiny, seed=3)
+    second, again = train(tiny, seed=3)
+    assert rows[-1]["train_loss"] < rows[0]["train_loss"] < 2.7
+    assert [r["train_loss"] for r in rows] == [r["train_loss"] for r in again]
+    state = second.state_dict()
+    assert all(torch.equal(tensor, state[name]) for name, tensor in first.state_dict().items())
+    assert train(tiny, seed=4)[1][0]["train_loss"] != rows[0]["train_loss"]
+
+
+def test_divergence_is_one_clear_error(tiny):
+    with pytest.raises(training.Diverged, match="smaller --lr"):
+        train(tiny, lr=1e30)
+
+
+def test_evaluation_weighs_every_sample_once(tiny, monkeypatch):
+    model = models.cifar_resnet(8, width=4)
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    logits = training.predict(model, tiny, "test")
+    loss, accuracy = training.evaluate(model, tiny, "test")
+    labels = tiny.test.labels
+    assert len(logits) == len(labels) == 120
+    assert accuracy == pytest.approx((logits.argmax(1) == labels).sum().item() / 120)
+    assert loss == pytest.approx(F.cross_entropy(logits, labels).item())
+    assert all(torch.equal(before[k], v) for k, v in model.state_dict().items())
+    x = torch.cat([x for x, _ in tiny.batches("test", 7)])
+    monkeypatch.setattr(training, "native_bf16", lambda device: False)
+    direct = model.eval()(x)
+    assert torch.allclose(training.predict(model, tiny, "test"), direct, atol=1e-5)
+
+
+def test_checkpoint_is_whole_or_absent(tmp_path, monkeypatch):
+    path = tmp_path / "last.pt"
+    training.save_checkpoint(path, {"model": {"w": torch.ones(3)}, "epoch": 1})
+    loaded = torch.load(path, weights_only=True)
+    assert loaded["epoch"] == 1
+
+    def half(entries, file):
+        file.write(b"half of it")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", half)
+    with pytest.raises(UserError, match="No space left"):
+        training.save_checkpoint(path, {"epoch": 2})
+    assert torch.load(path, weights_only=True)["epoch"] == 1
+    assert [p.name for p in tmp_path.iterdir()] == ["last.pt"]
