@@ -1,0 +1,268 @@
+"""Lesson 1: one residual block, and what it does to gradients.
+
+You will learn
+    that a residual block is y = relu(F(x) + x), written by hand and as a class
+    that only the shortcut separates it from a plain block
+    where the "+1" in its derivative is exact, and what happens when shapes change
+    which networks vanish, which explode, and why that is not the same question
+Builds on: nothing. Paper: He et al. 2015 (arXiv:1512.03385), sections 3 and 4.1.
+Takes about 20 seconds on two cores.
+Writes gradient_flow.png, report.txt and results.json to outputs/01_basic_residual_block/.
+"""
+
+import math
+import statistics
+
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+from tqdm import tqdm
+
+from common import analysis, data, lesson, plotting
+from common.blocks import BasicBlock, PlainBlock
+
+
+def by_hand(x, w1, w2, gamma1, beta1, gamma2, beta2):
+    """A residual block in raw tensor operations: y = relu(F(x) + x)."""
+    out = F.conv2d(x, w1, padding=1)  # N C H W
+    out = F.batch_norm(out, None, None, gamma1, beta1, training=True)  # N C H W
+    out = F.relu(out)  # N C H W
+    out = F.conv2d(out, w2, padding=1)  # N C H W
+    out = F.batch_norm(out, None, None, gamma2, beta2, training=True)  # N C H W: this is F(x)
+    return F.relu(out + x)  # N C H W: the shortcut costs one addition
+
+
+def compare_with_class(report) -> float:
+    """The same numbers from the lines above and from common.blocks.BasicBlock."""
+    report.section("1. The idea by hand equals the class")
+    block, x = BasicBlock(16, 16), torch.randn(8, 16, 32, 32)
+    weights = [block.conv1.weight, block.conv2.weight, *block.bn1.parameters()]
+    difference = (by_hand(x, *weights, *block.bn2.parameters()) - block(x)).abs().max().item()
+    report.say(f"largest difference between by_hand(x) and BasicBlock(x): {difference:.1e}")
+    report.check("by hand equals BasicBlock", difference < 1e-5)
+    return difference
+
+
+def show_difference(report) -> list[str]:
+    """Print what BasicBlock has and PlainBlock has not, from their own source."""
+    report.section("2. PlainBlock -> BasicBlock: the shortcut is the whole difference")
+    difference = lesson.source_difference(PlainBlock, BasicBlock)
+    for line in difference:
+        report.say(line)
+    return difference
+
+
+def identity_at_zero(report) -> float:
+    """With the last batch-norm scale at zero, F(x) = 0: what is left of each block?"""
+    report.section("3. Switch F off: the residual block is the identity, the plain block is dead")
+    x = torch.randn(8, 16, 32, 32)
+    residual, plain = BasicBlock(16, 16), PlainBlock(16, 16)
+    for block in (residual, plain):
+        nn.init.zeros_(block.bn2.weight)
+    off = (residual(x) - F.relu(x)).abs().max().item()
+    report.say(f"BasicBlock: largest |y - relu(x)| = {off}")
+    report.say(f"PlainBlock: largest |y|           = {plain(x).abs().max().item()}")
+    report.check("BasicBlock is relu(x) exactly", off == 0.0)
+    report.check("PlainBlock is zero exactly", plain(x).abs().max().item() == 0.0)
+    return off
+
+
+def jacobian(report) -> float:
+    """dH/dx of H(x) = F(x) + x against dF/dx + I, element by element."""
+    report.section('4. The "+1": dH/dx = dF/dx + I')
+    block = BasicBlock(2, 2).double().eval()
+    x = torch.randn(1, 2, 4, 4, dtype=torch.float64)
+
+    def branch(x):
+        return block.bn2(block.conv2(F.relu(block.bn1(block.conv1(x)))))
+
+    with_skip = torch.func.jacrev(lambda x: branch(x) + x)(x).reshape(32, 32)
+    without = torch.func.jacrev(branch)(x).reshape(32, 32)
+    deviation = (with_skip - without - torch.eye(32)).abs().max().item()
+    report.say(f"largest deviation over 32 x 32 entries: {deviation:.1e}")
+    report.check("dH/dx = dF/dx + I", deviation < 1e-12)
+    gate = (block(x) > 0).reshape(32, 1)
+    gated = torch.func.jacrev(block)(x).reshape(32, 32)
+    gated_deviation = (gated - gate * with_skip).abs().max().item()
+    report.check("the ReLU after the addition only masks rows", gated_deviation < 1e-12)
+    report.say(f"That ReLU closes {1 - gate.double().mean():.0%} of the rows here: the path")
+    report.say("through the block is a clean identity only before it (lesson 4 takes it away).")
+    return deviation
+
+
+def dimension_changes(report) -> list[list]:
+    """Options A, B and C where the block halves the resolution and doubles the channels."""
+    report.section("5. When shapes change: options A, B and C")
+    rows = []
+    for option in "ABC":
+        for channels, stride in ((32, 2), (16, 1)):
+            block = BasicBlock(16, channels, stride, shortcut=option)
+            y = block(torch.randn(2, 16, 32, 32))
+            shape = "x".join(map(str, y.shape))
+            rows.append([option, f"2x16x32x32 -> {shape}", analysis.parameter_count(block)])
+    report.table(["option", "shapes (N C H W)", "parameters"], rows)
+    try:
+        BasicBlock(16, 32)(torch.randn(2, 8, 32, 32))
+    except RuntimeError as error:
+        report.say(f"8 channels into a block for 16: {str(error)[:75]}...")
+    return rows
+
+
+CONDITIONS = ("no BN, default init", "no BN, Kaiming init", "BN")
+# Growth of a wide plain network's gradient norm per layer: weights of variance 1/(3 fan-in), of
+# which ReLU passes half; variance 2/fan-in (He et al. 2015); Yang et al. 2019, theorem 8.
+THEORY = dict(zip(CONDITIONS, [(1 / 6) ** 0.5, 1.0, (math.pi / (math.pi - 1)) ** 0.5], strict=True))
+
+
+def tower(block, blocks: int, condition: str) -> nn.Sequential:
+    """A 3x3 stem, `blocks` equal blocks of 16 channels, global pooling, a classifier."""
+    stem = nn.Sequential(nn.Conv2d(3, 16, 3, padding=1, bias=False), nn.BatchNorm2d(16), nn.ReLU())
+    body = [block(16, 16) for _ in range(blocks)]
+    model = nn.Sequential(stem, *body, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 10))
+    for module in list(model.modules()):
+        if isinstance(module, nn.Conv2d) and condition != CONDITIONS[0]:
+            nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+        for name, child in module.named_children():
+            if isinstance(child, nn.BatchNorm2d) and condition != "BN":
+                setattr(module, name, nn.Identity())
+    return model.double()  # in float32 the smallest gradients would be rounded to zero
+
+
+def gradient_flow(x, y, blocks: int, seeds: range) -> dict[tuple[str, str], list[list[float]]]:
+    """Activation-gradient norm after each block: {(block, condition): one list a seed}."""
+    names = [str(i) for i in range(1, blocks + 1)]
+    runs = [(b, c, s) for b in (PlainBlock, BasicBlock) for c in CONDITIONS for s in seeds]
+    norms: dict[tuple[str, str], list[list[float]]] = {}
+    for block, condition, seed in tqdm(runs, "gradient flow", disable=None, leave=False):
+        torch.manual_seed(seed)
+        model = tower(block, blocks, condition)
+        measured = analysis.activation_gradients(model, names, x.double(), y)
+        kind = "plain" if block is PlainBlock else "residual"
+        norms.setdefault((kind, condition), []).append(measured)
+    return norms
+
+
+def factor_per_layer(norms: list[float]) -> float:
+    """Growth of the gradient per convolution on its way towards the input, by least squares."""
+    logs = torch.tensor(norms, dtype=torch.float64).log()
+    position = torch.arange(len(norms), dtype=torch.float64)
+    centred = position - position.mean()
+    slope = (centred @ logs / (centred @ centred)).item()  # per block, towards the output
+    return math.exp(-slope / 2)  # two convolutions in a block
+
+
+def report_flow(report, norms) -> dict[str, list[float]]:
+    """The fitted factors, and the two findings at the heart of this lesson."""
+    report.section("6. Gradient flow with depth: vanishing and exploding are different diseases")
+    factors = {key: [factor_per_layer(run) for run in runs] for key, runs in norms.items()}
+    rows = []
+    for key, runs in norms.items():
+        ratio = statistics.median(run[0] / run[-1] for run in runs)
+        rows.append([", ".join(key), lesson.summary(factors[key]), f"{ratio:.0e}"])
+    header = ["network", "gradient factor per layer, towards the input", "first / last block"]
+    report.table(header, rows)
+    report.say()
+    vanish, explode = factors["plain", CONDITIONS[0]], factors["plain", "BN"]
+    gentle = factors["residual", "BN"]
+    report.finding(
+        "plain, PyTorch's default init, no BN: the gradient vanishes towards the input",
+        "0.41 per layer = sqrt(1/6): weights of variance 1/(3 fan-in), half of them cut by ReLU",
+        lesson.summary(vanish),
+        judge(1 - statistics.fmean(vanish), vanish),
+    )
+    report.finding(
+        "plain, BN: the gradient explodes towards the input; it does not vanish",
+        "1.211 per layer = sqrt(pi/(pi-1)), wide and fully connected (Yang et al. 2019, thm 8)",
+        lesson.summary(explode),
+        judge(statistics.fmean(explode) - 1, explode),
+    )
+    report.finding(
+        "BN: with the shortcut the gradient grows more slowly than without",
+        "polynomial in depth instead of exponential (Yang et al. 2019; De & Smith 2020)",
+        f"{lesson.summary(gentle)} against {lesson.summary(explode)}",
+        judge(statistics.fmean(explode) - statistics.fmean(gentle), gentle, explode),
+    )
+    ratios = {c: norms["plain", c][0][0] / norms["plain", c][0][-1] for c in CONDITIONS}
+    report.say("What it means, for the first block of the plain network (first seed):")
+    report.say(
+        f"  default init: {ratios[CONDITIONS[0]]:.0e} of the last block's gradient, no signal"
+    )
+    report.say(f"  BN: {ratios['BN']:.0e} of it; no one learning rate suits both ends")
+    return {", ".join(key): values for key, values in factors.items()}
+
+
+def judge(margin: float, *samples: list[float]) -> str:
+    """The verdict; the spread is the largest standard deviation over seeds."""
+    return lesson.verdict(margin, max(statistics.stdev(sample) for sample in samples))
+
+
+def draw_flow(norms, factors, data_name: str):
+    """Gradient norm after each block, relative to the last block's; one panel a condition."""
+    mean = {key: statistics.fmean(values) for key, values in factors.items()}
+    blocks, seeds = len(norms["plain", "BN"][0]), len(norms["plain", "BN"])
+    title = (
+        f"A layer nearer to the input, a plain network's gradient is "
+        f"x{mean['plain, no BN, default init']:.2f} with the default init, "
+        f"x{mean['plain, BN']:.2f} with BN; residual with BN: x{mean['residual, BN']:.2f}"
+    )
+    subtitle = (
+        f"At initialisation: {blocks} blocks of two 3x3 convolutions, 16 channels, 64 images of "
+        f"{data_name}. Mean and range of {seeds} seeds. Grey: theory for wide plain networks."
+    )
+    figure, axes = plotting.new_figure(title, subtitle, 12, 5, ncols=3)
+    index = range(1, blocks + 1)
+    to_go = 2 * torch.arange(blocks - 1, -1, -1).double()  # layers after each block
+    for ax, condition in zip(axes, CONDITIONS, strict=True):
+        theory = THEORY[condition] ** to_go
+        ax.plot(index, theory, color=plotting.GREY, linewidth=1)
+        ends = [(theory[0].item(), "theory", plotting.GREY)]
+        for kind, (colour, dash) in plotting.TWINS.items():
+            runs = torch.tensor(norms[kind, condition], dtype=torch.float64)
+            runs = runs / runs[:, -1:]  # seeds x blocks
+            mean_run = runs.log().mean(0).exp()
+            ax.plot(index, mean_run, dash, color=colour)
+            ax.fill_between(index, runs.amin(0), runs.amax(0), color=colour, alpha=0.2)
+            ends.append((mean_run[0].item(), kind, colour))
+        ax.set(xlim=(blocks, 1), yscale="log", xlabel="block (1 is next to the input)")
+        ax.set_title(condition, fontsize=11)
+        plotting.label_ends(ax, ends)
+    axes[0].set_ylabel("gradient norm / that of the last block")
+    return figure
+
+
+def arguments(argv: list[str] | None):
+    """The shared flags and this lesson's own."""
+    flags = lesson.parser(__doc__)
+    seeds = "repetitions of the gradient measurement, 2 or more (default: %(default)s)"
+    flags.add_argument("--seeds", type=lesson.positive, default=3, help=seeds)
+    depth = "of the towers whose gradients are measured, 2 or more (default: %(default)s)"
+    flags.add_argument("--blocks", type=lesson.positive, default=64, help=depth)
+    return flags.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> dict:
+    """Run the lesson; returns what it measured."""
+    args = arguments(argv)
+    blocks, seeds = (8, 2) if args.quick else (max(2, args.blocks), max(2, args.seeds))
+    plotting.use_theme(args.show)
+    torch.manual_seed(args.seed)
+    images = data.load(args.data, args.data_dir, args.data_url, size=16, limit=100)
+    report = lesson.Report(__file__, args, images.name, images.why)
+    measured = {
+        "by_hand_difference": compare_with_class(report),
+        "source_difference": show_difference(report),
+        "zero_gamma_difference": identity_at_zero(report),
+        "jacobian_deviation": jacobian(report),
+        "shortcuts": dimension_changes(report),
+    }
+    x, y = next(images.batches("train", 64))
+    norms = gradient_flow(x, y, blocks, range(args.seed, args.seed + seeds))
+    measured["factor_per_layer"] = report_flow(report, norms)
+    figure = draw_flow(norms, measured["factor_per_layer"], images.name)
+    report.figure(figure, "gradient_flow")
+    measured["gradient_norms"] = {", ".join(key): runs for key, runs in norms.items()}
+    return report.save(measured)
+
+
+if __name__ == "__main__":
+    lesson.run(main)

@@ -1,0 +1,224 @@
+"""What every lesson shares: its flags, its device, its printed report and its results.json."""
+
+import argparse
+import ast
+import difflib
+import importlib.metadata
+import inspect
+import json
+import math
+import os
+import platform
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from common import UserError
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose errors are one line."""
+
+    def error(self, message: str):
+        """Print the message and exit with status 2."""
+        self.exit(2, f"{self.prog}: {message} (--help explains the options)\n")
+
+
+def parser(doc: str) -> Parser:
+    """The flags that all lessons have; the lesson's docstring becomes its --help."""
+    layout = argparse.RawDescriptionHelpFormatter
+    flags = Parser(description=doc, formatter_class=layout, allow_abbrev=False)
+    add = flags.add_argument
+    add("--quick", action="store_true", help="the smallest run that touches every step")
+    add("--seed", type=natural, default=0, help="of all random numbers (default: %(default)s)")
+    devices = ["auto", "cpu", "cuda", "mps"]
+    add("--device", choices=devices, default="auto", help="(default: %(default)s, the fastest)")
+    sources = "cifar10 downloads what is missing; shapes is built in; auto takes what is there"
+    choices = ["auto", "cifar10", "shapes"]
+    add("--data", choices=choices, default="auto", help=f"{sources} (default: %(default)s)")
+    layouts = "CIFAR-10 as torchvision stores it, or train/CLASS/* and test/CLASS/* of any images"
+    add("--data-dir", type=Path, metavar="DIR", help=layouts)
+    add("--data-url", metavar="URL", help="a mirror of cifar-10-python.tar.gz; it is verified")
+    where = "figures, report.txt and results.json go to a folder in it (default: %(default)s)"
+    add("--out-dir", type=Path, metavar="DIR", default=Path("outputs"), help=where)
+    add("--show", action="store_true", help="open the figures in windows at the end")
+    return flags
+
+
+def natural(text: str) -> int:
+    """A whole number, 0 or more, for argparse."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of 0 or more")
+    return int(text)
+
+
+def positive(text: str) -> int:
+    """A whole number, 1 or more, for argparse."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of 1 or more")
+    return int(text)
+
+
+def device(name: str) -> str:
+    """The device to use: the fastest one present for "auto".
+
+    Raises: UserError if the named device is not there.
+    """
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    there["cpu"] = True
+    if name == "auto":
+        return next(kind for kind in ("cuda", "mps", "cpu") if there[kind])
+    if not there[name]:
+        raise UserError(f"--device {name}: this PyTorch sees no such device; try --device cpu")
+    return name
+
+
+def summary(values: list[float], digits: int = 3) -> str:
+    """Mean, sample standard deviation and n of repeated measurements."""
+    spread = statistics.stdev(values) if len(values) > 1 else math.nan
+    return f"{statistics.fmean(values):.{digits}f} +- {spread:.{digits}f} (n = {len(values)})"
+
+
+def verdict(margin: float, spread: float) -> str:
+    """Judge a claim by how far the measurement is on its side (margin), given its spread."""
+    if margin > spread:
+        return "holds"
+    return "does not hold" if margin < -spread else "not reproduced in this run"
+
+
+def source_difference(old: type, new: type) -> list[str]:
+    """Where two classes are defined, then the lines of code that only one has (-old, +new)."""
+    places = []
+    for cls in (old, new):
+        path, line = Path(inspect.getsourcefile(cls)), inspect.getsourcelines(cls)[1]
+        places.append(f"{cls.__name__}: {path.parent.name}/{path.name}, line {line}")
+    lines = difflib.unified_diff(_code(old), _code(new), n=0)
+    return places + [line for line in lines if not line.startswith(("---", "+++", "@@"))]
+
+
+def _code(cls: type) -> list[str]:
+    """The source of a class without docstrings and blank lines."""
+    lines = inspect.getsource(cls).splitlines()
+    for node in ast.walk(ast.parse("\n".join(lines))):
+        if isinstance(node, ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node):
+            first, last = node.body[0].lineno, node.body[0].end_lineno
+            lines[first - 1 : last] = [""] * (last - first + 1)
+    return [line for line in lines if line.strip()]
+
+
+class Report:
+    """Prints what a lesson finds and writes the same to report.txt and results.json.
+
+    Raises: UserError if the output folder cannot be written.
+    """
+
+    def __init__(self, script: str, args: argparse.Namespace, data_name: str, why: str = ""):
+        self.args, self.start = args, time.perf_counter()
+        self.lines, self.findings, self.failed = [], [], []
+        self.folder = args.out_dir / Path(script).stem
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=self.folder).close()
+        except OSError as error:
+            raise UserError(f"--out-dir {args.out_dir} cannot be written ({error})") from error
+        versions = {name: importlib.metadata.version(name) for name in ("torch", "torchvision")}
+        versions["python"] = platform.python_version()
+        settings = {"seed": args.seed, "device": device(args.device), "data": data_name}
+        self.results = {"lesson": self.folder.name, "versions": versions, **settings}
+        self.results["settings"] = {key: str(value) for key, value in vars(args).items()}
+        both = {**versions, **settings}
+        self.say(f"{self.folder.name}: " + ", ".join(f"{k} {v}" for k, v in both.items()))
+        if why:
+            self.say(f"data: {data_name}, because {why}")
+
+    def say(self, text: str = "") -> None:
+        """Print a line."""
+        self.lines.append(text)
+        tqdm.write(text, file=sys.stdout)
+
+    def section(self, title: str) -> None:
+        """Print a heading."""
+        self.say(f"\n{title}\n{'-' * len(title)}")
+
+    def table(self, header: list[str], rows: list[list]) -> None:
+        """Print rows under their header, numbers to the right; units belong in the header."""
+        cells = [header] + [[str(cell) for cell in row] for row in rows]
+        columns = list(zip(*cells, strict=True))
+        widths = [max(map(len, column)) for column in columns]
+        numeric = [all(c.lstrip("+-<")[:1].isdigit() for c in column[1:]) for column in columns]
+        for row in cells:
+            aligned = zip(row, widths, numeric, strict=True)
+            self.say("  ".join(c.rjust(w) if n else c.ljust(w) for c, w, n in aligned).rstrip())
+
+    def check(self, what: str, passed: bool) -> None:
+        """Print a self-check; one that fails makes the script's exit status 1."""
+        self.say(f"check: {what}: {'passed' if passed else 'FAILED'}")
+        if not passed:
+            self.failed.append(what)
+
+    def finding(self, claim: str, predicted: str, measured: str, judged: str) -> None:
+        """Print a claim beside its source's prediction, what this run measured, and the verdict."""
+        entry = {"claim": claim, "predicted": predicted, "measured": measured, "verdict": judged}
+        self.findings.append(entry)
+        for key, value in entry.items():
+            self.say(f"  {key:<9}  {value}")
+        self.say()
+
+    def figure(self, figure, name: str) -> None:
+        """Write a matplotlib figure as PNG."""
+        path = self.folder / f"{name}.png"
+        figure.savefig(path)
+        self.say(f"figure: {path}")
+
+    def save(self, measured: dict) -> dict:
+        """Write report.txt and results.json; returns what results.json holds."""
+        seconds = time.perf_counter() - self.start
+        self.results |= {"seconds": round(seconds, 1), "findings": self.findings}
+        self.results |= {"failed_checks": self.failed, "measured": measured}
+        self.results = _plain(self.results)
+        path = self.folder / "results.json"
+        self.say(f"{seconds:.0f} s; the numbers are in {path}")
+        text = json.dumps(self.results, indent=1, allow_nan=False)
+        path.write_text(text + "\n", encoding="utf-8")
+        report = "\n".join(self.lines) + "\n"
+        (self.folder / "report.txt").write_text(report, encoding="utf-8")
+        if self.args.show:
+            from matplotlib import pyplot
+
+            pyplot.show()
+        return self.results
+
+
+def _plain(value):
+    """The value in JSON's types; what is not a finite number becomes null."""
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value
+
+
+def run(main) -> None:
+    """Run a lesson as a script: mistakes of the reader are one line and status 2."""
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="replace", line_buffering=True)
+    script = Path(sys.argv[0]).name
+    try:
+        results = main()
+    except UserError as error:
+        print(f"{script}: {' '.join(str(error).split())}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except KeyboardInterrupt:
+        print(f"{script}: interrupted", file=sys.stderr)
+        raise SystemExit(130) from None
+    except BrokenPipeError:  # the reader of our output, `head` say, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(141) from None
+    raise SystemExit(1 if results["failed_checks"] else 0)

@@ -1,0 +1,53 @@
+"""The look of every figure: theme, colours, titles, labels at the ends of lines."""
+
+import textwrap
+
+import matplotlib
+import seaborn
+from matplotlib import pyplot
+
+RESIDUAL, PLAIN = "#0072B2", "#D55E00"
+OTHERS = ["#009E73", "#CC79A7", "#E69F00"]
+GREY = "#666666"
+TWINS = {"plain": (PLAIN, "--"), "residual": (RESIDUAL, "-")}  # colour and dash
+
+
+def use_theme(show: bool = False) -> None:
+    """Set the theme; without `show`, draw to files alone, so that no display is needed."""
+    if not show:
+        matplotlib.use("Agg")
+    seaborn.set_theme(style="ticks", rc={"savefig.dpi": 150, "figure.dpi": 100})
+    pyplot.rcParams |= {"axes.spines.top": False, "axes.spines.right": False, "lines.linewidth": 2}
+
+
+def new_figure(title: str, subtitle: str, width: float = 9, height: float = 5, **subplots):
+    """A figure (inches) whose title states the finding and whose subtitle states the set-up.
+
+    `subplots` goes to `Figure.subplots`. Returns the figure and its axes.
+    """
+    figure = pyplot.figure(figsize=(width, height), layout="constrained")
+    title = textwrap.fill(title, int(width * 9.5))
+    subtitle = textwrap.fill(subtitle, int(width * 12.5))
+    below = 0.12 + 0.24 * (title.count("\n") + 1)  # inches from the top
+    bottom = below + 0.08 + 0.18 * (subtitle.count("\n") + 1)
+    figure.text(0.015, 1 - 0.12 / height, title, va="top", weight="bold", size=13)
+    figure.text(0.015, 1 - below / height, subtitle, va="top", color=GREY, size=10)
+    figure.get_layout_engine().set(rect=(0, 0, 1, 1 - bottom / height), w_pad=0.1, h_pad=0.08)
+    return figure, figure.subplots(**subplots)
+
+
+def label_ends(axes, labels: list[tuple[float, str, str]], gap: float = 0.055) -> None:
+    """Write (y, text, colour) beside the right end of each line, moved apart where they collide.
+
+    `gap` is the least distance, as a share of the axes' height. Call it when the limits are set.
+    """
+    to_share = axes.transData + axes.transAxes.inverted()
+    right = axes.get_xlim()[1]
+    placed = sorted((to_share.transform((right, y))[1], text, colour) for y, text, colour in labels)
+    heights = [min(max(height, 0.0), 1.0) for height, _, _ in placed]
+    for i in range(1, len(heights)):
+        heights[i] = max(heights[i], heights[i - 1] + gap)
+    surplus = max(0.0, heights[-1] - 1.0)
+    for height, (_, text, colour) in zip(heights, placed, strict=True):
+        place = (1.015, height - surplus)
+        axes.annotate(text, place, xycoords="axes fraction", va="center", color=colour, size=10)

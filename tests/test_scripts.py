@@ -1,0 +1,188 @@
+"""Each lesson as a function, and as a person runs it: piped, in ASCII, from elsewhere."""
+
+import importlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import torchvision
+from PIL import Image
+
+from common import lesson
+
+ROOT = Path(__file__).resolve().parent.parent
+SCRIPTS = sorted(path.name for path in ROOT.glob("0*.py"))
+FIGURES = {"01": ["gradient_flow"], "02": ["stems"], "06": ["curves"]}
+
+
+def run(script, *arguments, cwd):
+    """The finished process; no network is needed because Shapes-10 or a folder is named."""
+    environment = os.environ | {"PYTHONIOENCODING": "ascii", "LC_ALL": "C", "PYTHONUTF8": "0"}
+    command = [sys.executable, str(ROOT / script), *map(str, arguments)]
+    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_script_as_a_person_runs_it(script, tmp_path):
+    place = tmp_path / "a place with spaces"
+    place.mkdir()
+    done = run(script, "--quick", "--data", "shapes", cwd=place)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    folder = place / "outputs" / script.removesuffix(".py")
+    figures = [f"{name}.png" for name in FIGURES[script[:2]]]
+    assert sorted(p.name for p in folder.glob("*.png")) == figures
+    results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+    assert results["failed_checks"] == []
+    assert results["data"] == "Shapes-10 (built in)"
+    assert (folder / "report.txt").read_text(encoding="utf-8") == done.stdout
+    assert [p.name for p in place.iterdir()] == ["outputs"]
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_help_teaches(script, tmp_path):
+    done = run(script, "--help", cwd=tmp_path)
+    assert done.returncode == 0
+    for words in ("You will learn", "Takes about", "Writes", "arXiv", "--quick", "(default: 0)"):
+        assert words in done.stdout
+
+
+def test_lesson_1_returns_what_it_measured(tmp_path):
+    script = importlib.import_module("01_basic_residual_block")
+    arguments = ["--data", "shapes", "--out-dir", str(tmp_path), "--blocks", "16", "--seeds", "2"]
+    results = script.main(arguments)
+    factors = results["measured"]["factor_per_layer"]
+    assert len(factors) == 6
+    assert all(0.38 < factor < 0.44 for factor in factors["plain, no BN, default init"])
+    assert all(1.1 < factor < 1.25 for factor in factors["plain, BN"])
+    assert [f["verdict"] for f in results["findings"]] == ["holds"] * 3
+    assert all(f"{word}" in json.dumps(results["findings"]) for word in ("0.41", "1.211"))
+
+
+def test_lesson_1_can_contradict_its_claims(tmp_path):
+    """Fed the opposite gradients, every finding says so."""
+    script = importlib.import_module("01_basic_residual_block")
+    args = script.arguments(["--out-dir", str(tmp_path)])
+    report = script.lesson.Report("01_basic_residual_block.py", args, "made up")
+    towards = [[2.0**i, 2.001**i] for i in range(6)]
+    vanishing, exploding = (
+        [list(run) for run in zip(*t, strict=True)] for t in (towards, towards[::-1])
+    )
+    norms = {}
+    for kind, bn in (("plain", vanishing), ("residual", exploding)):
+        for condition, runs in zip(script.CONDITIONS, (exploding, vanishing, bn), strict=True):
+            norms[kind, condition] = runs
+    script.report_flow(report, norms)
+    assert [f["verdict"] for f in report.findings] == ["does not hold"] * 3
+
+
+def test_lesson_2_loads_weights_and_classifies(tmp_path):
+    script = importlib.import_module("02_resnet_implementation")
+    reference = torchvision.models.resnet18()
+    torch.save(reference.state_dict(), tmp_path / "weights.pth")
+    Image.effect_noise((300, 200), 80).convert("RGB").save(tmp_path / "cat.png")
+    base = ["--data", "shapes", "--out-dir", str(tmp_path / "o")]
+    script.main([*base, "--weights", f"{tmp_path}/weights.pth", "--image", f"{tmp_path}/cat.png"])
+    text = (tmp_path / "o" / "02_resnet_implementation" / "report.txt").read_text(encoding="utf-8")
+    weights = torchvision.models.ResNet18_Weights.IMAGENET1K_V1
+    with torch.no_grad():
+        image = weights.transforms()(Image.open(tmp_path / "cat.png"))[None]
+        best = reference.eval()(image).argmax().item()
+    rows = text.split("probability (%)\n")[1].splitlines()[:5]
+    assert rows[0].startswith(weights.meta["categories"][best])
+
+
+def test_lesson_6_checkpoints_hold_the_trained_network(tmp_path):
+    script = importlib.import_module("06_practical_example")
+    arguments = ["--data", "shapes", "--out-dir", str(tmp_path), "--quick"]
+    results = script.main([*arguments, "--model", "cifar_resnet-8"])
+    folder = tmp_path / "06_practical_example"
+    entries = torch.load(folder / "last.pt", weights_only=True)
+    model = script.build_model(entries["model_name"], len(entries["classes"]))
+    model.load_state_dict(entries["model"], strict=True)
+    dataset = script.data.load("shapes", limit=1_000)
+    _, accuracy = script.training.evaluate(model, dataset, "test")
+    assert accuracy == pytest.approx(results["measured"]["test_accuracy"])
+    best = torch.load(folder / "best.pt", weights_only=True)
+    epochs = results["measured"]["epochs"]
+    assert best["val_accuracy"] == max(row["val_accuracy"] for row in epochs)
+    assert len(epochs) == 1
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory):
+    """A folder of broken inputs."""
+    root = tmp_path_factory.mktemp("inputs")
+    for split, count in (("train", 10), ("test", 2)):
+        for name in ("cat", "dog"):
+            folder = root / "corrupt" / split / name
+            folder.mkdir(parents=True)
+            for i in range(count):
+                Image.new("RGB", (8, 8)).save(folder / f"{i}.png")
+    (root / "corrupt/train/cat/3.png").write_bytes(b"no image at all")
+    (root / "gap/train/cat").mkdir(parents=True)
+    (root / "gap/test/cat").mkdir(parents=True)
+    (root / "empty").mkdir()
+    (root / "file").write_text("text")
+    Image.new("RGB", (8, 8)).save(root / "ok.png")
+    torch.save(torchvision.models.resnet34().state_dict(), root / "resnet34.pth")
+    torch.save({"epoch": 3}, root / "other.pth")
+    torch.save(torchvision.models.resnet18(num_classes=4).state_dict(), root / "resnet18.pth")
+    return root
+
+
+MISTAKES = [
+    ("01", "--data-dir {}/nowhere", "nowhere"),
+    ("06", "--data-dir {}/nowhere", "nowhere"),
+    ("06", "--data-dir {}/empty", "expected train/CLASS/IMAGE"),
+    ("06", "--data-dir {}/gap", "cat"),
+    ("06", "--data-dir {}/corrupt", "3.png is not a readable image"),
+    ("06", "--model resnet19", "resnet18"),
+    ("06", "--model cifar_resnet-21", "6n + 2"),
+    ("06", "--model cifar_resnet", "depth"),
+    ("06", "--epochs 0", "--epochs"),
+    ("06", "--data shapes --quick --lr 1e30", "smaller --lr"),
+    ("06", "--data mnist", "--data"),
+    ("06", "--data shapes --out-dir {}/file/below", "--out-dir"),
+    ("01", "--data shapes --out-dir {}/file", "--out-dir"),
+    ("02", "--data shapes --out-dir {}/file/below", "--out-dir"),
+    ("02", "--image {}/ok.png", "--weights"),
+    ("02", "--weights {}/resnet18.pth --image {}/file", "file is not a readable image"),
+    ("02", "--weights {}/resnet34.pth", "does not fit resnet18"),
+    ("02", "--weights {}/other.pth", "does not fit resnet18"),
+    ("02", "--weights {}/file", "does not fit resnet18"),
+    ("02", "--weights {}/nowhere.pth", "nowhere.pth"),
+    ("02", "--model resnet19 --weights {}/resnet18.pth", "resnet34"),
+    ("01", "--device mps", "--device"),
+]
+
+
+@pytest.mark.parametrize(("script", "arguments", "message"), MISTAKES)
+def test_mistakes_are_one_line_status_2_and_leave_nothing(
+    script, arguments, message, inputs, tmp_path, monkeypatch, capsys
+):
+    name = next(s for s in SCRIPTS if s.startswith(script))
+    before = sorted(inputs.rglob("*"))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", [name, *(a.format(inputs) for a in arguments.split())])
+    with pytest.raises(SystemExit) as stop:
+        lesson.run(importlib.import_module(name.removesuffix(".py")).main)
+    errors = capsys.readouterr().err
+    assert stop.value.code == 2
+    assert len(errors.splitlines()) == 1, errors
+    assert message in errors
+    assert sorted(inputs.rglob("*")) == before
+    assert [p for p in tmp_path.rglob("*") if p.is_file()] == []
+
+
+def test_a_mistake_as_a_person_sees_it(inputs, tmp_path):
+    done = run("06_practical_example.py", "--data-dir", inputs / "corrupt", cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    path = inputs / "corrupt" / "train" / "cat" / "3.png"
+    assert done.stderr == f"06_practical_example.py: {path} is not a readable image\n"
+    assert list(tmp_path.iterdir()) == []
