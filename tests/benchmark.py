@@ -1,0 +1,131 @@
+"""Training throughput of this course's pipeline against the one that people copy.
+
+    python -m tests.benchmark
+
+Both train a CIFAR-stem ResNet-18 (11.17 M parameters) on the same images, batch 128, SGD with
+Nesterov momentum. Ours: common.data and common.training. The other: torchvision's resnet18 with
+the stem swapped, float32, a DataLoader with PIL transforms (random crop, flip, normalise). The
+two alternate in one run, so that a machine whose speed drifts slows both.
+"""
+
+import argparse
+import itertools
+import statistics
+import time
+
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+import torchvision
+from torchvision import transforms
+
+from common import data, lesson, models, training
+
+BATCH = 128
+
+
+class Images(torch.utils.data.Dataset):
+    """A split as PIL images through a transform, as torchvision's CIFAR10 serves them."""
+
+    def __init__(self, split: data.Split):
+        self.pixels, self.labels = split.images.permute(0, 2, 3, 1).numpy(), split.labels.tolist()
+        mean, std = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
+        crop, flip = transforms.RandomCrop(32, padding=4), transforms.RandomHorizontalFlip()
+        last = [transforms.ToTensor(), transforms.Normalize(mean, std)]
+        self.transform = transforms.Compose([crop, flip, *last])
+
+    def __len__(self):
+        return len(self.labels)
+
+    def __getitem__(self, index):
+        picture = transforms.functional.to_pil_image(self.pixels[index])
+        return self.transform(picture), self.labels[index]
+
+
+def our_batches(dataset: data.Dataset):
+    """Batches without end from common.data."""
+    for epoch in itertools.count():
+        yield from dataset.batches("train", BATCH, seed=epoch)
+
+
+def copied_batches(dataset: data.Dataset, device: str):
+    """Batches without end from a DataLoader with two workers, as people set it."""
+    loader = torch.utils.data.DataLoader(
+        Images(dataset.train), BATCH, shuffle=True, num_workers=2, drop_last=True
+    )
+    while True:
+        for x, y in loader:
+            yield x.to(device), y.to(device)
+
+
+def our_step(device: str):
+    """A training step of common.training on ResNet-18."""
+    model = models.resnet18(10, stem="cifar").to(device, memory_format=torch.channels_last).train()
+    optimizer = training.sgd(model, 0.05)
+    return lambda x, y: training.train_step(model, x, y, optimizer, device)
+
+
+def copied_step(device: str):
+    """A training step on torchvision's ResNet-18 with the stem swapped."""
+    model = torchvision.models.resnet18(num_classes=10)
+    model.conv1, model.maxpool = nn.Conv2d(3, 64, 3, 1, 1, bias=False), nn.Identity()
+    model = model.to(device).train()
+    optimizer = torch.optim.SGD(model.parameters(), 0.05, 0.9, weight_decay=5e-4, nesterov=True)
+
+    def step(x, y):
+        loss = F.cross_entropy(model(x), y)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+    return step
+
+
+def images_per_second(batches, step, steps: int, device: str) -> float:
+    """Images through `step` a second, waiting for the data included."""
+    start, seen = time.perf_counter(), 0
+    for x, y in itertools.islice(batches, steps):
+        step(x, y)
+        seen += len(y)
+    if device == "cuda":
+        torch.cuda.synchronize()
+    return seen / (time.perf_counter() - start)
+
+
+def compare(name: str, ours, copied, rounds: int, steps: int, device: str) -> float:
+    """Alternate the two, print both rates and the median ratio."""
+    for batches, step in (ours, copied):
+        images_per_second(batches, step, 1, device)  # workers start, kernels are chosen
+    rates = []
+    for _ in range(rounds):
+        rates.append([images_per_second(*pipeline, steps, device) for pipeline in (ours, copied)])
+        print(f"{name}: ours {rates[-1][0]:.0f}, copied {rates[-1][1]:.0f} images/s", flush=True)
+    ratio = statistics.median(a / b for a, b in rates)
+    print(f"{name}: ratio {ratio:.2f} (median of {rounds} pairs, {steps} steps of {BATCH} each)")
+    return ratio
+
+
+def main(argv: list[str] | None = None) -> dict[str, float]:
+    """Measure the whole training step, then the data path alone."""
+    flags = lesson.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    flags.add_argument("--rounds", type=lesson.positive, default=5, help="(default: %(default)s)")
+    flags.add_argument("--steps", type=lesson.positive, default=6, help="(default: %(default)s)")
+    args = flags.parse_args(argv)
+    device = lesson.device("auto")
+    dataset = data.load("shapes").to(device)
+    print(f"torch {torch.__version__}, {device}, native bf16: {training.native_bf16(device)}")
+    ours, copied = our_batches(dataset), copied_batches(data.load("shapes"), device)
+    sizes = (args.rounds, args.steps, device)
+    pipelines = (ours, our_step(device)), (copied, copied_step(device))
+    ratios = {"training": compare("training", *pipelines, *sizes)}
+
+    def nothing(x, y):
+        pass
+
+    pipelines = (ours, nothing), (copied, nothing)
+    ratios["data"] = compare("data path", *pipelines, args.rounds, 60, device)
+    return ratios
+
+
+if __name__ == "__main__":
+    main()

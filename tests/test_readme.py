@@ -1,0 +1,69 @@
+"""The README: its commands parse, its outputs are recorded ones, its snippets run."""
+
+import contextlib
+import importlib
+import io
+import itertools
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+COMMANDS = re.findall(r"^ +(python \S+\.py.*)$", README, re.MULTILINE)
+REPORTS = sorted((ROOT / ".github" / "recorded").glob("*/report.txt"))
+
+
+def test_the_first_command_runs_the_lessons_and_the_second_the_tests():
+    setup = "python3 -m venv .venv && .venv/bin/python -m pip install -q -r requirements.txt && "
+    first, second = [text.strip() for language, text in BLOCKS if language == "bash"]
+    assert first.startswith(setup)
+    assert 'for lesson in 0*.py; do .venv/bin/python "$lesson"; done' in first
+    assert second == setup + ".venv/bin/python -m pytest"
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_commands_parse(command):
+    _, script, *arguments = shlex.split(command)
+    importlib.import_module(script.removesuffix(".py")).arguments(arguments)
+
+
+def test_every_lesson_has_its_section():
+    for path in ROOT.glob("0*.py"):
+        assert f"[{path.name}]({path.name})" in README
+        assert f"python {path.name}" in COMMANDS
+
+
+def outputs():
+    """Pairs (language of the block before, text) of the README's ```text blocks."""
+    for (before, snippet), (language, text) in itertools.pairwise(BLOCKS):
+        if language == "text":
+            yield before, snippet, text
+
+
+def test_python_snippets_print_what_is_shown():
+    shown = [(snippet, text) for before, snippet, text in outputs() if before == "python"]
+    assert shown
+    for snippet, text in shown:
+        printed = io.StringIO()
+        with contextlib.redirect_stdout(printed):
+            exec(snippet, {})
+        assert printed.getvalue() == text
+
+
+def test_quoted_results_are_recorded_ones():
+    quoted = [text for before, _, text in outputs() if before != "python"]
+    reports = [report.read_text(encoding="utf-8") for report in REPORTS]
+    assert len(quoted) >= 3
+    for text in quoted:
+        assert any(text in report for report in reports), text
+
+
+def test_links_and_pictures_exist():
+    targets = re.findall(r"\]\((?!https?:)([^)#]+)\)", README)
+    assert targets
+    for target in targets:
+        assert (ROOT / target).exists(), target
