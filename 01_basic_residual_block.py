@@ -13,12 +13,13 @@ Writes gradient_flow.png, report.txt and results.json to outputs/01_basic_residu
 import math
 import statistics
 
+import numpy as np
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
 from tqdm import tqdm
 
-from common import analysis, data, lesson, plotting
+from common import analysis, data, lesson, models, plotting
 from common.blocks import BasicBlock, PlainBlock
 
 
@@ -119,12 +120,11 @@ def tower(block, blocks: int, condition: str) -> nn.Sequential:
     stem = nn.Sequential(nn.Conv2d(3, 16, 3, padding=1, bias=False), nn.BatchNorm2d(16), nn.ReLU())
     body = [block(16, 16) for _ in range(blocks)]
     model = nn.Sequential(stem, *body, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 10))
-    for module in list(model.modules()):
-        if isinstance(module, nn.Conv2d) and condition != CONDITIONS[0]:
-            nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
-        for name, child in module.named_children():
-            if isinstance(child, nn.BatchNorm2d) and condition != "BN":
-                setattr(module, name, nn.Identity())
+    if condition != CONDITIONS[0]:
+        for module in model.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+    model = model if condition == "BN" else models.without_batch_norm(model)
     return model.double()  # in float32 the smallest gradients would be rounded to zero
 
 
@@ -168,19 +168,19 @@ def report_flow(report, norms) -> dict[str, list[float]]:
         "plain, PyTorch's default init, no BN: the gradient vanishes towards the input",
         "0.41 per layer = sqrt(1/6): weights of variance 1/(3 fan-in), half of them cut by ReLU",
         lesson.summary(vanish),
-        judge(1 - statistics.fmean(vanish), vanish),
+        lesson.greater([1.0] * len(vanish), vanish),
     )
     report.finding(
         "plain, BN: the gradient explodes towards the input; it does not vanish",
         "1.211 per layer = sqrt(pi/(pi-1)), wide and fully connected (Yang et al. 2019, thm 8)",
         lesson.summary(explode),
-        judge(statistics.fmean(explode) - 1, explode),
+        lesson.greater(explode, [1.0] * len(explode)),
     )
     report.finding(
         "BN: with the shortcut the gradient grows more slowly than without",
         "polynomial in depth instead of exponential (Yang et al. 2019; De & Smith 2020)",
         f"{lesson.summary(gentle)} against {lesson.summary(explode)}",
-        judge(statistics.fmean(explode) - statistics.fmean(gentle), gentle, explode),
+        lesson.greater(explode, gentle),
     )
     ratios = {c: norms["plain", c][0][0] / norms["plain", c][0][-1] for c in CONDITIONS}
     report.say("What it means, for the first block of the plain network (first seed):")
@@ -189,11 +189,6 @@ def report_flow(report, norms) -> dict[str, list[float]]:
     )
     report.say(f"  BN: {ratios['BN']:.0e} of it; no one learning rate suits both ends")
     return {", ".join(key): values for key, values in factors.items()}
-
-
-def judge(margin: float, *samples: list[float]) -> str:
-    """The verdict; the spread is the largest standard deviation over seeds."""
-    return lesson.verdict(margin, max(statistics.stdev(sample) for sample in samples))
 
 
 def draw_flow(norms, factors, data_name: str):
@@ -216,13 +211,10 @@ def draw_flow(norms, factors, data_name: str):
         theory = THEORY[condition] ** to_go
         ax.plot(index, theory, color=plotting.GREY, linewidth=1)
         ends = [(theory[0].item(), "theory", plotting.GREY)]
-        for kind, (colour, dash) in plotting.TWINS.items():
-            runs = torch.tensor(norms[kind, condition], dtype=torch.float64)
-            runs = runs / runs[:, -1:]  # seeds x blocks
-            mean_run = runs.log().mean(0).exp()
-            ax.plot(index, mean_run, dash, color=colour)
-            ax.fill_between(index, runs.amin(0), runs.amax(0), color=colour, alpha=0.2)
-            ends.append((mean_run[0].item(), kind, colour))
+        for kind, look in plotting.TWINS.items():
+            logs = np.log10(norms[kind, condition])  # seeds x blocks
+            runs = 10 ** (logs - logs[:, -1:])[:, ::-1]
+            ends.append((plotting.band(ax, index[::-1], runs, look), kind, look[0]))
         ax.set(xlim=(blocks, 1), yscale="log", xlabel="block (1 is next to the input)")
         ax.set_title(condition, fontsize=11)
         plotting.label_ends(ax, ends)

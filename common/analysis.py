@@ -1,8 +1,10 @@
 """Measurements on any network: counts, shapes, gradients, times."""
 
+import contextlib
+import copy
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 import torch.nn as nn
@@ -50,14 +52,67 @@ def activation_gradients(model: nn.Module, names: list[str], x, y) -> list[float
     """L2 norm of d(mean cross-entropy)/d(output) of each named submodule, batch statistics.
 
     y holds class indices. Use a real batch of 32 or more: on a single image batch norm would
-    make the gradient zero.
+    make the gradient zero. A copy is measured: running statistics stay as they were.
     """
-    model.train()
+    model = copy.deepcopy(model).train()
     with torch.enable_grad():
         outputs = activations(model, [*names, ""], x)  # "" is the model itself
         loss = F.cross_entropy(outputs.pop(""), y)
         gradients = torch.autograd.grad(loss, list(outputs.values()))
     return [g.norm().item() for g in gradients]
+
+
+class Probe:
+    """Watches a network while it trains: call it as `on_step` of `training.fit`.
+
+    Keeps loss and accuracy of every step (`batches`). At the chosen steps, counted in updates
+    made so far, also the activation gradients on the batch x, y (`gradients[step]`, one norm a
+    name) and the size of the following update, |new weights - old| / |old| (`updates[step]`).
+    """
+
+    def __init__(self, model: nn.Module, names: list[str], x, y, steps: list[int]):
+        self.model, self.names, self.x, self.y, self.steps = model, names, x, y, set(steps)
+        self.batches: list[tuple[torch.Tensor, torch.Tensor]] = []
+        self.gradients: dict[int, list[float]] = {}
+        self.updates: dict[int, float] = {}
+        self._before: torch.Tensor | None = None
+
+    def __call__(self, step: int, batch: tuple[torch.Tensor, torch.Tensor] | None) -> None:
+        if batch is not None:
+            self.batches.append(batch)
+        if self._before is not None:
+            change = (self._weights() - self._before).norm() / self._before.norm()
+            self.updates[step - 1], self._before = change.item(), None
+        if step in self.steps:
+            self._before = self._weights()
+            self.gradients[step] = activation_gradients(self.model, self.names, self.x, self.y)
+
+    def _weights(self) -> torch.Tensor:
+        return torch.cat([p.detach().flatten() for p in self.model.parameters() if p.ndim > 1])
+
+
+@contextlib.contextmanager
+def without_block(model: nn.Module, name: str) -> Iterator[None]:
+    """Inside the `with`, the named plain or residual block passes its input on, untransformed.
+
+    Where the block changes the shape, the input is subsampled and padded with zero channels
+    (option A); a projection shortcut of the block's own is used if it has one. After Veit et al.
+    2016 (arXiv:1605.06431), section 4.1.
+    """
+    block = model.get_submodule(name)
+
+    def bypass(_module, inputs, output):
+        (x,) = inputs
+        if getattr(block, "downsample", None) is not None:
+            return F.relu(block.downsample(x))
+        stride = round(x.shape[2] / output.shape[2])
+        return F.pad(x[:, :, ::stride, ::stride], (0, 0, 0, 0, 0, output.shape[1] - x.shape[1]))
+
+    hook = block.register_forward_hook(bypass)
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 def relative_difference(ours: list[torch.Tensor], theirs: list[torch.Tensor]) -> float:

@@ -292,7 +292,7 @@ def _draw(labels: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     grid = torch.arange(32.0) - 15.5
     x = grid.view(1, 1, 32) - uniform(-4, 4, 1, 1)
     y = grid.view(1, 32, 1) - uniform(-4, 4, 1, 1)
-    angle, radius = uniform(-0.6, 0.6, 1, 1), uniform(9, 15, 1, 1)
+    angle, radius = uniform(-0.5, 0.5, 1, 1), uniform(9, 15, 1, 1)
     u = (x * angle.cos() + y * angle.sin()) / radius  # N 32 32, the shape spans about -1 .. 1
     v = (y * angle.cos() - x * angle.sin()) / radius
     inside = torch.stack(_distances(u, v)).gather(0, labels.view(1, n, 1, 1).expand(1, n, 32, 32))
@@ -301,8 +301,8 @@ def _draw(labels: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     hue = labels.view(n, 1) / 10 + torch.tensor([0, 1 / 3, 2 / 3])
     tint = 0.5 + 0.5 * (2 * math.pi * hue).cos()  # N 3
     colour = (0.45 * tint + 0.55 * uniform(0, 1, 3)).view(n, 3, 1, 1)
-    ground = (colour + uniform(0.25, 0.75, 3, 1, 1)) % 1  # differs from the shape in every channel
-    for cells, contrast in ((4, 0.3), (12, 0.2)):
+    ground = (colour + uniform(0.35, 0.65, 3, 1, 1)) % 1  # differs from the shape in every channel
+    for cells, contrast in ((4, 0.25), (12, 0.15)):
         texture = F.interpolate(uniform(-0.5, 0.5, 3, cells, cells), size=32, mode="bilinear")
         ground = ground + contrast * texture
     image = ground + mask * (colour - ground) * uniform(0.7, 1, 1, 1, 1)

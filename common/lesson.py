@@ -80,15 +80,37 @@ def device(name: str) -> str:
 
 def summary(values: list[float], digits: int = 3) -> str:
     """Mean, sample standard deviation and n of repeated measurements."""
-    spread = statistics.stdev(values) if len(values) > 1 else math.nan
-    return f"{statistics.fmean(values):.{digits}f} +- {spread:.{digits}f} (n = {len(values)})"
+    mean, deviation = statistics.fmean(values), spread(values)
+    return f"{mean:.{digits}f} +- {deviation:.{digits}f} (n = {len(values)})"
 
 
-def verdict(margin: float, spread: float) -> str:
+def spread(values: list[float]) -> float:
+    """Sample standard deviation; NaN for a single value."""
+    return torch.tensor(values, dtype=torch.float64).std().item() if len(values) > 1 else math.nan
+
+
+def verdict(margin: float, noise: float) -> str:
     """Judge a claim by how far the measurement is on its side (margin), given its spread."""
-    if margin > spread:
+    if margin > noise:
         return "holds"
-    return "does not hold" if margin < -spread else "not reproduced in this run"
+    return "does not hold" if margin < -noise else "not reproduced in this run"
+
+
+def percent(shares: list[float]) -> str:
+    """The summary of shares, in percent."""
+    return summary([100 * share for share in shares], 1)
+
+
+def greater(larger: list[float], smaller: list[float]) -> str:
+    """Judge the claim that one sample's mean exceeds another's by more than either's spread."""
+    margin = statistics.fmean(larger) - statistics.fmean(smaller)
+    return verdict(margin, max(spread(larger), spread(smaller)))
+
+
+def not_greater(one: list[float], other: list[float]) -> str:
+    """Judge the claim that one sample's mean does not exceed another's by more than the spread."""
+    margin = statistics.fmean(one) - statistics.fmean(other)
+    return verdict(max(spread(one), spread(other)) - margin, 0.0)
 
 
 def source_difference(old: type, new: type) -> list[str]:
@@ -150,7 +172,7 @@ class Report:
         cells = [header] + [[str(cell) for cell in row] for row in rows]
         columns = list(zip(*cells, strict=True))
         widths = [max(map(len, column)) for column in columns]
-        numeric = [all(c.lstrip("+-<")[:1].isdigit() for c in column[1:]) for column in columns]
+        numeric = [all(c.lstrip("+-")[:1].isdigit() for c in col[1:] if c) for col in columns]
         for row in cells:
             aligned = zip(row, widths, numeric, strict=True)
             self.say("  ".join(c.rjust(w) if n else c.ljust(w) for c, w, n in aligned).rstrip())

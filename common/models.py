@@ -136,3 +136,32 @@ def cifar_resnet(depth: int, shortcut: str = "A", num_classes: int = 10, width: 
 def cifar_plain(depth: int, num_classes: int = 10, width: int = 16):
     """The twin of `cifar_resnet(depth)`: the same parameters in the same order, no shortcut."""
     return CifarNet(PlainBlock, depth, num_classes, width)
+
+
+def without_batch_norm(model: nn.Module) -> nn.Module:
+    """The same network, changed in place, with the identity wherever it had batch norm."""
+    for module in list(model.modules()):
+        for name, child in module.named_children():
+            if isinstance(child, nn.BatchNorm2d):
+                setattr(module, name, nn.Identity())
+    return model
+
+
+def default_init(model: nn.Module) -> nn.Module:
+    """The same network, changed in place, with PyTorch's default convolution weights."""
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d):
+            module.reset_parameters()
+    return model
+
+
+def zero_last_gamma(model: nn.Module) -> nn.Module:
+    """The same network, changed in place, with each block's last batch-norm scale at zero.
+
+    Each block then starts as relu(shortcut(x)) (Goyal et al. 2017, arXiv:1706.02677, 5.1).
+    """
+    for module in model.modules():
+        if isinstance(module, BasicBlock | Bottleneck):
+            last = module.bn2 if isinstance(module, BasicBlock) else module.bn3
+            nn.init.zeros_(last.weight)
+    return model

@@ -3,6 +3,7 @@
 import textwrap
 
 import matplotlib
+import numpy as np
 import seaborn
 from matplotlib import pyplot
 
@@ -36,6 +37,34 @@ def new_figure(title: str, subtitle: str, width: float = 9, height: float = 5, *
     return figure, figure.subplots(**subplots)
 
 
+def band(axes, x, runs, look: tuple[str, str], width: float = 2) -> float:
+    """Plot the mean over runs (one list of values a run, the same x) and their range.
+
+    `look` is colour and dash; returns the mean at the last x.
+    """
+    colour, dash = look
+    runs = np.asarray(runs, float)  # runs x points
+    axes.plot(x, runs.mean(0), dash, color=colour, linewidth=width)
+    axes.fill_between(x, runs.min(0), runs.max(0), color=colour, alpha=0.2, linewidth=0)
+    return float(runs.mean(0)[-1])
+
+
+def heat_maps(maps: dict[str, np.ndarray], title: str, subtitle: str, columns: list, labels: dict):
+    """Matrices side by side on one colour scale; `labels` names x, y and colour."""
+    figure, axes = new_figure(title, subtitle, 9, 6, ncols=len(maps), sharey=True)
+    low, high = min(m.min() for m in maps.values()), max(m.max() for m in maps.values())
+    for ax, (name, values) in zip(axes, maps.items(), strict=True):
+        last = ax is axes[-1]
+        options = {"vmin": low, "vmax": high, "cmap": "cividis", "xticklabels": columns}
+        key = {"label": labels["colour"]} if last else None
+        seaborn.heatmap(values, ax=ax, cbar=last, cbar_kws=key, **options)
+        ax.set_title(name, fontsize=11)
+        ax.set(xlabel=labels["x"], ylabel=labels["y"] if ax is axes[0] else "")
+        ticks = np.arange(0, len(values), max(1, len(values) // 9))
+        ax.set_yticks(ticks + 0.5, ticks + 1, rotation=0)
+    return figure
+
+
 def label_ends(axes, labels: list[tuple[float, str, str]], gap: float = 0.055) -> None:
     """Write (y, text, colour) beside the right end of each line, moved apart where they collide.
 
@@ -51,3 +80,51 @@ def label_ends(axes, labels: list[tuple[float, str, str]], gap: float = 0.055) -
     for height, (_, text, colour) in zip(heights, placed, strict=True):
         place = (1.015, height - surplus)
         axes.annotate(text, place, xycoords="axes fraction", va="center", color=colour, size=10)
+
+
+def training_curves(results: dict[str, list[dict]], window: int, title: str, subtitle: str):
+    """Training error by step (already averaged over `window`) and validation error by epoch.
+
+    `results` holds, for names like plain-20, runs with `step_error` and `val_error` (shares).
+    The deeper the network, the thicker its line.
+    """
+    figure, axes = new_figure(title, subtitle, 11, 5, ncols=2)
+    depths = sorted({int(name.split("-")[1]) for name in results})
+    for ax, key, first in zip(axes, ("step_error", "val_error"), (window, 1), strict=True):
+        ends = []
+        for name, found in results.items():
+            kind, depth = name.split("-")
+            width = 1 + 2 * (depths.index(int(depth)) + 1) / len(depths)
+            runs = [100 * np.array(run[key]) for run in found]
+            if runs:
+                end = band(ax, range(first, first + len(runs[0])), runs, TWINS[kind], width)
+                ends.append((end, name, TWINS[kind][0]))
+        ax.margins(x=0)
+        label_ends(ax, ends)
+    axes[0].set(xlabel="step", ylabel=f"training error (%), mean of {window} steps")
+    axes[1].set(xlabel="epoch", ylabel="validation error (%)")
+    axes[1].xaxis.get_major_locator().set_params(integer=True)
+    return figure
+
+
+def lesion_curves(lesions: dict, depths: tuple[int, int], chance: float, title: str, subtitle: str):
+    """Test accuracy without each block, the twins of one depth in one panel.
+
+    `lesions` holds, for names like plain-20, one list a seed: the whole network, then without
+    each block (shares).
+    """
+    figure, axes = new_figure(title, subtitle, 11, 4.8, ncols=2, sharey=True)
+    for ax, depth in zip(axes, depths, strict=True):
+        blocks, ends = (depth - 2) // 2, [(100 * chance, "chance", GREY)]
+        for kind, look in TWINS.items():
+            runs = 100 * np.array(lesions[f"{kind}-{depth}"])
+            ends.append((band(ax, range(1, blocks + 1), runs[:, 1:], look), kind, look[0]))
+            ax.plot(0, runs[:, 0].mean(), "o", color=look[0])
+        ax.axhline(100 * chance, color=GREY, linewidth=1)
+        for change in (blocks // 3 + 1, 2 * blocks // 3 + 1):
+            ax.axvline(change, color=GREY, linewidth=1, linestyle=":")
+        ax.set(xlabel="deleted block (0: none)", xlim=(-0.5, blocks))
+        ax.set_title(f"depth {depth}", fontsize=11)
+        label_ends(ax, ends)
+    axes[0].set_ylabel("test accuracy (%)")
+    return figure

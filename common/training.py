@@ -4,7 +4,8 @@ import contextlib
 import math
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import torch
@@ -58,6 +59,11 @@ def warmup_cosine(optimizer, steps: int, warmup: int) -> LambdaLR:
     return LambdaLR(optimizer, factor)
 
 
+def warmup_constant(optimizer, steps: int, warmup: int) -> LambdaLR:
+    """The same warm-up, then the full rate to the end: the baseline that a schedule must beat."""
+    return LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / max(1, warmup)))
+
+
 def fit(
     model: nn.Module,
     dataset,
@@ -68,34 +74,45 @@ def fit(
     weight_decay: float = 5e-4,
     warmup: float = 0.15,
     cutout: int = 0,
+    schedule: Callable = warmup_cosine,
     seed: int = 0,
     device: str = "cpu",
-    label: str = "training",
+    bar: tqdm | None = None,
+    on_step: Callable | None = None,
 ) -> Iterator[dict]:
     """Train `model` in place, yielding a row of plain numbers after each epoch.
 
     `lr` is the peak of the schedule, `warmup` a share of all steps, `cutout` in pixels. The
     order and augmentation of epoch e are a function of `seed` and e alone. Losses are mean
     cross-entropies (nats); accuracies are shares of samples, the training one measured on the
-    augmented images as they passed; `images_per_s` counts training only.
+    augmented images as they passed; `images_per_s` counts training only. `bar` counts steps.
+    `on_step(step, batch)` is called before every update and once after the last; `batch` holds
+    loss and accuracy (tensors on the device) of the update before, None at step 0.
     Raises: Diverged when the loss is not finite.
     """
     model.to(device, memory_format=torch.channels_last)
-    per_epoch = math.ceil(len(dataset.train.labels) / batch_size)
+    steps = epochs * steps_per_epoch(dataset, batch_size)
     optimizer = sgd(model, lr, weight_decay)
-    schedule = warmup_cosine(optimizer, epochs * per_epoch, round(warmup * epochs * per_epoch))
-    start = time.perf_counter()
-    with tqdm(total=epochs * per_epoch, desc=label, unit="step", disable=None, leave=False) as bar:
+    rates = schedule(optimizer, steps, round(warmup * steps))
+    start, on_step = time.perf_counter(), on_step or (lambda step, batch: None)
+    on_step(0, None)
+    mine = {"desc": "training", "unit": "step", "disable": None, "leave": False}
+    with contextlib.nullcontext(bar) if bar is not None else tqdm(total=steps, **mine) as bar:
         for epoch in range(1, epochs + 1):
             row = {"epoch": epoch, "lr": optimizer.param_groups[0]["lr"]}
             batches = dataset.batches("train", batch_size, seed * 10_007 + epoch, cutout)
-            row |= _train_epoch(model, batches, optimizer, schedule, device, bar)
+            row |= _train_epoch(model, batches, optimizer, rates, device, bar, on_step)
             row["val_loss"], row["val_accuracy"] = evaluate(model, dataset, "val", device)
             row["seconds"] = time.perf_counter() - start
             yield row
 
 
-def _train_epoch(model, batches, optimizer, schedule, device, bar) -> dict:
+def steps_per_epoch(dataset, batch_size: int) -> int:
+    """Number of batches in one pass over the training images."""
+    return math.ceil(len(dataset.train.labels) / batch_size)
+
+
+def _train_epoch(model, batches, optimizer, schedule, device, bar, on_step) -> dict:
     """One pass over the batches; sums stay on the device until the end."""
     model.train()
     start, seen = time.perf_counter(), 0
@@ -104,13 +121,14 @@ def _train_epoch(model, batches, optimizer, schedule, device, bar) -> dict:
     for x, y in batches:
         loss, logits = train_step(model, x, y, optimizer, device)
         schedule.step()
+        hits = (logits.argmax(1) == y).sum()
+        on_step(schedule.last_epoch, (loss, hits / len(y)))
         seen += len(y)
-        loss_sum = loss_sum + loss * len(y)
-        correct = correct + (logits.argmax(1) == y).sum()
+        loss_sum, correct = loss_sum + loss * len(y), correct + hits
         bar.update()
-        if bar.n % 20 == 0:
-            bar.set_postfix_str(f"loss {_finite(loss_sum, bar.n) / seen:.3f}")
-    train_loss = _finite(loss_sum, bar.n) / seen
+        if schedule.last_epoch % 20 == 0:  # now and then: reading a value makes a GPU wait
+            _finite(loss_sum, schedule.last_epoch)
+    train_loss = _finite(loss_sum, schedule.last_epoch) / seen
     seconds = time.perf_counter() - start
     rates = {"train_accuracy": correct.item() / seen, "images_per_s": seen / seconds}
     return {"train_loss": train_loss} | rates
@@ -133,6 +151,23 @@ def _finite(loss_sum: torch.Tensor, step: int) -> float:
     if not math.isfinite(value):
         raise Diverged(f"the loss stopped being a number before step {step}: try a smaller --lr")
     return value
+
+
+def side_by_side(function: Callable, jobs: list, device: str) -> list:
+    """`function(job)` for every job, in order. On a CPU as many at a time as PyTorch has threads,
+    each on one: small networks gain nothing from a second thread. Elsewhere one at a time."""
+    threads = torch.get_num_threads() if device == "cpu" else 1
+
+    def alone(job):
+        torch.set_num_threads(1)  # holds for this thread
+        return function(job)
+
+    pool = ThreadPoolExecutor(threads)
+    try:
+        return list(pool.map(alone if threads > 1 else function, jobs))
+    finally:
+        pool.shutdown(cancel_futures=True)
+        torch.set_num_threads(threads)
 
 
 @torch.no_grad()

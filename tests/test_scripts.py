@@ -16,7 +16,12 @@ from common import lesson
 
 ROOT = Path(__file__).resolve().parent.parent
 SCRIPTS = sorted(path.name for path in ROOT.glob("0*.py"))
-FIGURES = {"01": ["gradient_flow"], "02": ["stems"], "06": ["curves"]}
+FIGURES = {
+    "01": ["gradient_flow"],
+    "02": ["stems"],
+    "03": ["gradients", "lesions", "training_curves"],
+    "06": ["curves"],
+}
 
 
 def run(script, *arguments, cwd):
@@ -158,6 +163,10 @@ MISTAKES = [
     ("02", "--weights {}/nowhere.pth", "nowhere.pth"),
     ("02", "--model resnet19 --weights {}/resnet18.pth", "resnet34"),
     ("01", "--device mps", "--device"),
+    ("03", "--data shapes --quick --depths 20 21", "6n + 2"),
+    ("03", "--data shapes --quick --lr 1e30", "smaller --lr"),
+    ("03", "--data shapes --quick --out-dir {}/file", "--out-dir"),
+    ("03", "--data-dir {}/gap", "cat"),
 ]
 
 

@@ -1,0 +1,304 @@
+"""Lesson 3: plain against residual, with nothing else between them.
+
+You will learn
+    what "degradation" is: a deeper plain network has a higher *training* error
+    that with shortcuts the same network has not, and trains in fewer steps
+    that this happens although the plain network's gradients are not small
+    what single blocks are worth: one deleted at a time, without retraining
+Builds on: lessons 1 and 2. Papers: He et al. 2015 (arXiv:1512.03385), section 4.2; Veit et al.
+2016 (arXiv:1605.06431), section 4.1.
+Takes about a minute on two cores (12 networks on the built-in Shapes-10, at 16x16 pixels).
+Writes training_curves.png, gradients.png, lesions.png, report.txt and results.json to
+outputs/03_training_comparison/.
+
+Twins have the same parameters with the same initial values, see the same batches in the same
+order at the same learning rates; the residual one adds x before a block's last ReLU.
+
+    python 03_training_comparison.py --ablate
+    python 03_training_comparison.py --sweep
+    python 03_training_comparison.py --data-dir CIFAR --images 10000 --width 16 --epochs 4
+"""
+
+import math
+import statistics
+
+import numpy as np
+import torch
+
+from common import analysis, data, experiment, lesson, models, plotting, training
+from common.experiment import Run, pick
+
+BUILDERS = {"plain": models.cifar_plain, "residual": models.cifar_resnet}
+
+
+def build(args, kind: str, depth: int, seed: int, classes: int) -> torch.nn.Module:
+    """A network whose initial values are a function of seed and depth, not of its kind."""
+    torch.manual_seed(seed)
+    return BUILDERS[kind](depth, num_classes=classes, width=args.width)
+
+
+def seeds(args) -> range:
+    """The seeds of the repetitions."""
+    return range(args.seed, args.seed + args.seeds)
+
+
+def twins(args, classes: int) -> list[Run]:
+    """Plain and residual networks of every depth and seed."""
+    return [
+        Run(f"{kind}-{depth}", seed, build(args, kind, depth, seed, classes), {"lr": args.lr})
+        for depth in args.depths
+        for seed in seeds(args)
+        for kind in BUILDERS
+    ]
+
+
+def check_twins(report, runs: list[Run]) -> None:
+    """Equal parameter counts, equal initial tensors, or the comparison means nothing."""
+    report.section("1. Twins")
+    rows, alike = [], True
+    for plain, residual in zip(runs[::2], runs[1::2], strict=True):
+        states = plain.model.state_dict(), residual.model.state_dict()
+        equal = all(torch.equal(states[0][name], states[1][name]) for name in states[1])
+        counts = [analysis.parameter_count(run.model) for run in (plain, residual)]
+        rows.append([f"{plain.name}, {residual.name}", plain.seed, *counts, equal])
+        alike = alike and equal and counts[0] == counts[1]
+    header = ["twins", "seed", "parameters", "and", "same initial values"]
+    report.table(header, rows)
+    report.check("twins differ in the shortcut alone", alike)
+
+
+def overview(report, results, lesions) -> None:
+    """One row a network: errors, test accuracy, stability."""
+    report.section("2. After training: mean +- standard deviation over seeds")
+    rows = []
+    for name, found in results.items():
+        shares = pick(found, "train_error"), pick(found, "val_error", -1)
+        tested = [accuracies[0] for accuracies in lesions[name]]
+        row = [name, *map(lesson.percent, (*shares, tested))]
+        row.append(lesson.summary(pick(found, "largest_rise"), 2))
+        rows.append([*row, found.count(None)])
+    header = ["network", "training error (%)", "validation error (%)", "test accuracy (%)"]
+    report.table([*header, "largest rise of loss (nats)", "diverged"], rows)
+    report.say(f"Test: {experiment.LESION_IMAGES} images. Rise: in a step, of the mean over "
+               f"{experiment.WINDOW}.")  # fmt: skip
+
+
+def gradients(report, results, deep: int, end: int) -> dict[int, list[float]]:
+    """The deep twins compared: log10 of the ratio of their gradients by step and seed."""
+    report.section(f"3. Gradients and updates: plain-{deep} over residual-{deep}")
+    plain, residual = results[f"plain-{deep}"], results[f"residual-{deep}"]
+    ratios, rows = {}, []
+    for step in experiment.probe_steps(end):
+        ratios[step] = experiment.log_gradient_ratio(plain, residual, step)
+        update = experiment.update_ratio(plain, residual, step) if step < end else ""
+        rows.append([step, f"{10 ** statistics.fmean(ratios[step]):.1f}", update])
+    report.table(["updates made", "activation gradient", "relative update"], rows)
+    report.say("Gradient: geometric mean over blocks and seeds; update: median over seeds.")
+    return ratios
+
+
+def degradation(report, errors: dict[str, list[float]], shallow: int, deep: int) -> None:
+    """Does depth cost training error?"""
+    plain, residual = ([errors[f"{k}-{d}"] for d in (shallow, deep)] for k in BUILDERS)
+    report.finding(
+        f"plain: depth {deep} has a higher training error than depth {shallow}",
+        "0.7 -> 3.3 % from depth 20 to 56, fully trained on CIFAR-10 (a-martyn/resnet)",
+        f"{lesson.percent(plain[0])} -> {lesson.percent(plain[1])} %",
+        lesson.greater(plain[1], plain[0]),
+    )
+    report.finding(
+        f"residual: depth {deep} has no higher training error than depth {shallow}",
+        "0.04 % at depth 56, fully trained on CIFAR-10 (a-martyn/resnet)",
+        f"{lesson.percent(residual[0])} -> {lesson.percent(residual[1])} %",
+        lesson.not_greater(residual[1], residual[0]),
+    )
+
+
+def training_findings(report, depth: int, steps: dict, deep: int, ratios, rises: dict) -> None:
+    """Convergence, and two things that are not the reason why deep plain networks fail."""
+    report.finding(
+        f"residual-{depth} needs fewer steps than plain-{depth} to plain-{depth}'s final loss",
+        "faster early convergence (He et al. 2015, section 4.1, for 18 layers)",
+        f"{lesson.summary(steps['residual'], 0)} against {lesson.summary(steps['plain'], 0)} steps",
+        lesson.greater(steps["plain"], steps["residual"]),
+    )
+    report.finding(
+        f"not vanishing: plain-{deep}'s early gradients are larger than residual-{deep}'s",
+        "with BN, backward signals have healthy norms (He et al. 2015, section 4.1)",
+        f"log10 of plain / residual: {lesson.summary(ratios, 2)}",
+        lesson.greater(ratios, [0.0] * len(ratios)),
+    )
+    report.finding(
+        f"not instability: plain-{deep}'s loss rises less on its way than residual-{deep}'s",
+        "none found in the literature",
+        f"{lesson.summary(rises['plain'], 2)} against {lesson.summary(rises['residual'], 2)} nats",
+        lesson.greater(rises["residual"], rises["plain"]),
+    )
+
+
+def lesion_findings(report, shallow: int, lost: dict, deep: int, at_change, elsewhere) -> None:
+    """What a block is worth: shares of the accuracy above chance, and test accuracies."""
+    report.finding(
+        f"residual-{shallow} loses less than plain-{shallow} when one block is deleted",
+        "residual: little; plain: everything (Veit et al. 2016, section 4.1, trained fully)",
+        f"of the accuracy above chance {lesson.percent(lost['residual'])} % against "
+        f"{lesson.percent(lost['plain'])} %",
+        lesson.greater(lost["plain"], lost["residual"]),
+    )
+    report.finding(
+        f"residual-{deep}: a block that changes the resolution is missed more than another",
+        "accuracy falls there (Veit et al. 2016, figure 3)",
+        f"test accuracy {lesson.percent(at_change)} % against {lesson.percent(elsewhere)} %",
+        lesson.greater(elsewhere, at_change),
+    )
+
+
+def draw_gradients(results, deep: int, title: str, subtitle: str):
+    """Activation gradients of every block at the measured steps, plain and residual."""
+    maps = {}
+    for kind in BUILDERS:
+        runs = [r["gradients"] for r in results[f"{kind}-{deep}"] if r]
+        logs = np.log10([list(run.values()) for run in runs])  # seeds steps blocks
+        maps[f"{kind}-{deep}"] = logs.mean(axis=0).T
+    labels = {"x": "updates made", "y": "block (1 is next to the input)"}
+    labels["colour"] = "log10 of the activation gradient's norm"
+    return plotting.heat_maps(maps, title, subtitle, list(runs[0]), labels)
+
+
+ABLATIONS = {  # name: (change of the network, change of the training)
+    "baseline": (lambda model: model, {}),
+    "without batch norm": (models.without_batch_norm, {}),
+    "PyTorch's default init": (models.default_init, {}),
+    "constant learning rate": (lambda model: model, {"schedule": training.warmup_constant}),
+    "no weight decay": (lambda model: model, {"weight_decay": 0.0}),
+    "last gamma zero": (models.zero_last_gamma, {}),
+}
+
+
+def train_and_tabulate(report, runs: list[Run], dataset, args) -> dict:
+    """Train the runs; a row a name, its validation error judged against the first row's."""
+    results = experiment.train_all(runs, dataset, args.epochs, args.batch_size, args.device)
+    rows, words = [], {"holds": "better", "does not hold": "worse"}
+    first = pick(next(iter(results.values())), "val_error", -1)
+    for name, found in results.items():
+        error = pick(found, "val_error", -1)
+        judged = words.get(lesson.greater(first, error), "within the spread")
+        trained = lesson.percent(pick(found, "train_error"))
+        rows.append([name, trained, lesson.percent(error), judged if rows else ""])
+    header = ["network", "training error (%)", "validation error (%)", "against the first row"]
+    report.table(header, rows)
+    return results
+
+
+def ablate(report, dataset, args, depth: int) -> dict[str, list[float]]:
+    """One change at a time to the same residual network or its training."""
+    report.section(f"Ablations of residual-{depth}: one change at a time")
+    runs = []
+    for name, (change, options) in ABLATIONS.items():
+        for seed in range(args.seed, args.seed + args.seeds):
+            model = change(build(args, "residual", depth, seed, len(dataset.classes)))
+            runs.append(Run(name, seed, model, {"lr": args.lr} | options))
+    results = train_and_tabulate(report, runs, dataset, args)
+    return {name: pick(found, "val_error", -1) for name, found in results.items()}
+
+
+def sweep(report, dataset, args) -> dict[str, list[float]]:
+    """Does plain only need another learning rate? Every network at its own best of three."""
+    report.section("Sweep of the learning rate; the finding is at each network's best (validation)")
+    runs = []
+    for rate in (args.lr / 5, args.lr, args.lr * 5):
+        for run in twins(args, len(dataset.classes)):
+            runs.append(Run(f"{run.name} at {rate:g}", run.seed, run.model, {"lr": rate}))
+    results = train_and_tabulate(report, runs, dataset, args)
+    best: dict[str, tuple[float, list[float]]] = {}
+    for name, found in results.items():
+        error, key = statistics.fmean(pick(found, "val_error", -1)), name.split()[0]
+        if key not in best or error < best[key][0]:
+            best[key] = error, pick(found, "train_error")
+    errors = {key: trained for key, (_, trained) in best.items()}
+    degradation(report, errors, min(args.depths), max(args.depths))
+    return errors
+
+
+def arguments(argv: list[str] | None):
+    """The shared flags and this lesson's own."""
+    flags = lesson.parser(__doc__)
+    add, whole = flags.add_argument, lesson.positive
+    add("--depths", type=whole, nargs="+", default=[20, 56], help="6n + 2 (default: %(default)s)")
+    add("--epochs", type=whole, default=3, help="(default: %(default)s)")
+    add("--seeds", type=whole, default=3, help="repetitions, 2 or more (default: %(default)s)")
+    add("--width", type=whole, default=8, help="channels, first stage (default: %(default)s)")
+    add("--image-size", type=whole, default=16, help="pixels (default: %(default)s)")
+    add("--images", type=whole, default=3000, help="train and val (default: %(default)s)")
+    add("--batch-size", type=whole, default=48, help="images (default: %(default)s)")
+    add("--lr", type=float, default=0.015, help="peak learning rate (default: %(default)s)")
+    add("--ablate", action="store_true", help="also change one thing at a time")
+    add("--sweep", action="store_true", help="also try other learning rates for each network")
+    args = flags.parse_args(argv)
+    if args.quick:
+        args.depths, args.epochs, args.images, args.image_size = [8, 14], 1, 600, 8
+    args.seeds = 2 if args.quick else max(2, args.seeds)
+    return args
+
+
+def main(argv: list[str] | None = None) -> dict:
+    """Run the lesson; returns what it measured."""
+    args = arguments(argv)
+    plotting.use_theme(args.show)
+    shallow, deep = min(args.depths), max(args.depths)
+    where = (args.data, args.data_dir, args.data_url)
+    dataset = data.load(*where, size=args.image_size, limit=args.images)
+    report = lesson.Report(__file__, args, dataset.name, dataset.why)
+    args.device = report.results["device"]
+    dataset, chance = dataset.to(args.device), 1 / len(dataset.classes)
+    runs = twins(args, len(dataset.classes))
+    check_twins(report, runs)
+    results = experiment.train_all(runs, dataset, args.epochs, args.batch_size, args.device)
+    lesions = experiment.lesions(runs, dataset, args.device)
+    overview(report, results, lesions)
+    end = args.epochs * training.steps_per_epoch(dataset, args.batch_size)
+    ratios = gradients(report, results, deep, end)
+    early = [statistics.fmean(seed) for seed in zip(*list(ratios.values())[:-1], strict=True)]
+    report.section("4. Findings")
+    errors = {name: pick(found, "train_error") for name, found in results.items()}
+    degradation(report, errors, shallow, deep)
+    rises = {kind: pick(results[f"{kind}-{deep}"], "largest_rise") for kind in BUILDERS}
+    steps = experiment.steps_to_plain(results, shallow)
+    training_findings(report, shallow, steps, deep, early, rises)
+    lost = {
+        k: [experiment.lost_share(a, chance) for a in lesions[f"{k}-{shallow}"]] for k in BUILDERS
+    }
+    at_change, elsewhere = experiment.split_lesions(lesions[f"residual-{deep}"])
+    lesion_findings(report, shallow, lost, deep, at_change, elsewhere)
+
+    setup = f"{dataset.name}, {args.image_size}x{args.image_size} pixels, width {args.width}, "
+    setup += f"{args.epochs} epochs; {args.seeds} seeds: mean"
+    mean = {name: f"{100 * statistics.fmean(error):.0f} %" for name, error in errors.items()}
+    title = f"Training error from depth {shallow} to {deep}: " + ", ".join(
+        f"{k} {mean[f'{k}-{shallow}']} to {mean[f'{k}-{deep}']}" for k in BUILDERS
+    )
+    curves = {name: [r for r in found if r] for name, found in results.items()}
+    figure = plotting.training_curves(curves, experiment.WINDOW, title, f"{setup} and range")
+    report.figure(figure, "training_curves")
+    factors = [10 ** statistics.fmean(logs) for logs in (early, ratios[end])]
+    title = f"plain-{deep}'s gradients are {factors[0]:.1f} times residual-{deep}'s early on, "
+    title += f"{factors[1]:.1f} times after training"
+    if all(math.isfinite(factor) for factor in factors):
+        report.figure(draw_gradients(results, deep, title, setup), "gradients")
+    kept = [100 * statistics.fmean(values) for values in (at_change, elsewhere)]
+    title = f"Without one block, residual-{deep} has {kept[1]:.0f} % test accuracy; "
+    title += f"without one that changes the resolution, {kept[0]:.0f} %"
+    note = f"{setup} and range. Dotted: the resolution changes"
+    figure = plotting.lesion_curves(lesions, (shallow, deep), chance, title, note)
+    report.figure(figure, "lesions")
+
+    measured = {"results": results, "lesions": lesions, "lost": lost, "errors": errors}
+    if args.ablate:
+        measured["ablations"] = ablate(report, dataset, args, shallow)
+    if args.sweep:
+        measured["sweep"] = sweep(report, dataset, args)
+    return report.save(measured)
+
+
+if __name__ == "__main__":
+    lesson.run(main)

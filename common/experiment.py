@@ -1,0 +1,185 @@
+"""Experiments on several networks: trained side by side, watched in the same way, by seed."""
+
+import math
+import statistics
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from common import UserError, analysis, training
+from common.data import Dataset, Split
+
+LESION_IMAGES = 200  # of the test split, for each deleted block
+WINDOW = 10  # steps over which losses and errors are averaged
+
+
+@dataclass
+class Run:
+    """One network to train: its name, its seed, and the options of `training.fit`."""
+
+    name: str
+    seed: int
+    model: torch.nn.Module
+    options: dict = field(default_factory=dict)
+
+
+def block_names(model: torch.nn.Module) -> list[str]:
+    """The blocks of a CIFAR network, in the order in which the signal passes them."""
+    stages = ("layer1", "layer2", "layer3")
+    return [f"{stage}.{i}" for stage in stages for i in range(len(getattr(model, stage)))]
+
+
+def train_all(
+    runs: list[Run], dataset: Dataset, epochs: int, batch_size: int, device: str = "cpu"
+) -> dict[str, list[dict | None]]:
+    """Train all networks, as many at a time as there are cores, under one progress bar.
+
+    Returns, for each name, one result a seed (see `_train`), None where the training diverged.
+    Raises: UserError if all of them diverged.
+    """
+    steps = epochs * training.steps_per_epoch(dataset, batch_size)
+    title = f"{len(runs)} networks"
+    with tqdm(total=steps * len(runs), desc=title, unit="step", disable=None, leave=False) as bar:
+
+        def job(run: Run) -> dict | None:
+            return _train(run, dataset, epochs, batch_size, device, bar)
+
+        results = training.side_by_side(job, runs, device)
+    if not any(results):
+        raise UserError("the loss of every network stopped being a number: try a smaller --lr")
+    return _by_name(runs, results)
+
+
+def probe_steps(end: int) -> list[int]:
+    """When gradients and updates are measured: after 0, 1, 10 and all updates."""
+    return sorted({0, min(1, end), min(10, end), end})
+
+
+def _train(run: Run, dataset, epochs, batch_size, device, bar) -> dict | None:
+    """What was measured on the way and at the end: errors are shares, losses in nats, and
+    `largest_rise` is that of the smoothed loss from one step to the next."""
+    names = block_names(run.model)
+    x, y = next(dataset.batches("train", 64))
+    steps = probe_steps(epochs * training.steps_per_epoch(dataset, batch_size))
+    probe = analysis.Probe(run.model.to(device), names, x, y, steps)
+    options = {"batch_size": batch_size, "seed": run.seed, "device": device} | run.options
+    try:
+        rows = list(training.fit(run.model, dataset, epochs, bar=bar, on_step=probe, **options))
+    except training.Diverged:
+        return None
+    losses, accuracies = zip(*probe.batches, strict=True)
+    return {
+        "train_error": 1 - training.evaluate(run.model, dataset, "train", device)[1],
+        "val_error": [1 - row["val_accuracy"] for row in rows],
+        "step_loss": (losses := smooth(torch.stack(losses).tolist())),
+        "largest_rise": float(np.diff(losses).max(initial=0.0)),
+        "step_error": smooth((1 - torch.stack(accuracies)).tolist()),
+        "gradients": probe.gradients,
+        "updates": probe.updates,
+    }
+
+
+def lesions(runs: list[Run], dataset: Dataset, device: str = "cpu") -> dict[str, list[list[float]]]:
+    """Test accuracy of each trained network as it is, then without each of its blocks in turn.
+
+    Measured on the first `LESION_IMAGES` test images; by name, one list a seed.
+    """
+    few = Split(*(tensor[:LESION_IMAGES] for tensor in dataset.test))
+    dataset = replace(dataset, test=few)
+    with tqdm(total=len(runs), desc="lesions", disable=None, leave=False) as bar:
+
+        def job(run: Run) -> list[float]:
+            accuracies = [training.evaluate(run.model, dataset, "test", device)[1]]
+            for name in block_names(run.model):
+                with analysis.without_block(run.model, name):
+                    accuracies.append(training.evaluate(run.model, dataset, "test", device)[1])
+            bar.update()
+            return accuracies
+
+        results = training.side_by_side(job, runs, device)
+    return _by_name(runs, results)
+
+
+def _by_name(runs: list[Run], results: list) -> dict[str, list]:
+    """The results of all seeds under the name of their network."""
+    grouped: dict[str, list] = {}
+    for run, result in zip(runs, results, strict=True):
+        grouped.setdefault(run.name, []).append(result)
+    return grouped
+
+
+def lost_share(accuracies: list[float], chance: float) -> float:
+    """Of the accuracy above chance, the share lost with one block, mean over blocks.
+
+    `accuracies` as `lesions` gives them; NaN if the whole network is no better than chance.
+    """
+    whole, *without = accuracies
+    return (whole - statistics.fmean(without)) / (whole - chance) if whole > chance else math.nan
+
+
+def pick(results: list[dict | None], *keys) -> list[float]:
+    """One number of every run, result[keys[0]][keys[1]] ..., NaN where a run diverged."""
+    numbers = []
+    for result in results:
+        for key in keys:
+            result = math.nan if result is None else result[key]
+            if isinstance(result, float) and math.isnan(result):
+                break
+        numbers.append(result)
+    return numbers
+
+
+def smooth(values: list[float]) -> list[float]:
+    """Means over WINDOW consecutive steps (over all of them if there are fewer)."""
+    window = min(WINDOW, len(values))
+    return np.convolve(values, np.full(window, 1 / window), "valid").tolist()
+
+
+def steps_to(smoothed: list[float], target: float) -> float:
+    """Steps until a smoothed loss is at most `target`; all of them if it never is."""
+    reached = (i for i, loss in enumerate(smoothed) if loss <= target)
+    return float(next(reached, len(smoothed) - 1) + WINDOW)
+
+
+def log_gradient_ratio(
+    above: list[dict | None], below: list[dict | None], step: int
+) -> list[float]:
+    """log10 of above / below, by seed, of the geometric mean over blocks of the gradients."""
+    return [
+        float(np.mean(np.log10(a["gradients"][step])) - np.mean(np.log10(b["gradients"][step])))
+        if a and b
+        else math.nan
+        for a, b in zip(above, below, strict=True)
+    ]
+
+
+def update_ratio(above: list[dict | None], below: list[dict | None], step: int) -> str:
+    """above / below of the median over seeds of the relative size of an update."""
+    medians = [statistics.median(pick(found, "updates", step)) for found in (above, below)]
+    return f"{medians[0] / medians[1]:.1f}"
+
+
+def steps_to_plain(results: dict[str, list[dict | None]], depth: int) -> dict[str, list[float]]:
+    """Steps of the twins of a depth to the loss at which the plain one ends (mean over seeds)."""
+    plain, residual = results[f"plain-{depth}"], results[f"residual-{depth}"]
+    target = statistics.fmean(pick(plain, "step_loss", -1))
+    return {
+        kind: [steps_to(r["step_loss"], target) if r else math.nan for r in found]
+        for kind, found in (("plain", plain), ("residual", residual))
+    }
+
+
+def split_lesions(runs: list[list[float]]) -> tuple[list[float], list[float]]:
+    """Mean accuracy, by seed, without a block that changes the resolution, and without another.
+
+    `runs` as `lesions` gives them, of networks with three stages of equal length.
+    """
+    at_change, elsewhere = [], []
+    for _whole, *without in runs:
+        third = len(without) // 3
+        changes = [without[third], without[2 * third]]
+        at_change.append(statistics.fmean(changes))
+        elsewhere.append((sum(without) - sum(changes)) / (len(without) - 2))
+    return at_change, elsewhere
