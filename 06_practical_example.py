@@ -94,8 +94,8 @@ def test(report, dataset: data.Dataset, model: nn.Module) -> dict:
 
 def draw_curves(rows: list[dict], model_name: str, dataset: data.Dataset, accuracy: float):
     """Loss and accuracy by epoch."""
-    title = f"{model_name} reaches {100 * accuracy:.1f} % of {dataset.name}'s test images"
-    title += f" after {len(rows)} epochs"
+    title = f"{model_name}: {100 * accuracy:.1f} % test accuracy on {dataset.name} "
+    title += f"after {len(rows)} epochs"
     subtitle = f"{len(dataset.train.labels)} training images; training values are measured on the "
     subtitle += "augmented images as they pass, validation values after each epoch; one seed"
     figure, axes = plotting.new_figure(title, subtitle, 10, 4.6, ncols=2)

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests import record
+
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
@@ -60,6 +62,13 @@ def test_quoted_results_are_recorded_ones():
     assert len(quoted) >= 3
     for text in quoted:
         assert any(text in report for report in reports), text
+
+
+def test_the_quotes_are_those_that_recording_would_write():
+    reports = [report.read_text(encoding="utf-8") for report in REPORTS]
+    assert record.refresh(README, reports) == README
+    changed = [report.replace("0.4", "0.5") for report in reports]
+    assert record.refresh(README, changed) != README
 
 
 def test_links_and_pictures_exist():
