@@ -1,4 +1,4 @@
-"""Lesson 3: plain against residual, with nothing else between them.
+"""Lesson 3: plain against residual: same parameters, initial values, batches, learning rates.
 
 You will learn
     what "degradation" is: a deeper plain network has a higher *training* error
@@ -11,43 +11,36 @@ Takes about a minute on two cores (12 networks on the built-in Shapes-10, at 16x
 Writes training_curves.png, gradients.png, lesions.png, report.txt and results.json to
 outputs/03_training_comparison/.
 
-Twins have the same parameters with the same initial values, see the same batches in the same
-order at the same learning rates; the residual one adds x before a block's last ReLU.
-
-    python 03_training_comparison.py --ablate
-    python 03_training_comparison.py --sweep
-    python 03_training_comparison.py --data-dir CIFAR --images 10000 --width 16 --epochs 4
+    python 03_training_comparison.py --ablate --sweep
+    python 03_training_comparison.py --data-dir DIR --images 10000 --epochs 4 --batch-size 128
 """
 
 import math
 import statistics
 
-import numpy as np
 import torch
 
-from common import analysis, data, experiment, lesson, models, plotting, training
+from common import UserError, analysis, data, experiment, lesson, models, plotting, training
 from common.experiment import Run, pick
 
 BUILDERS = {"plain": models.cifar_plain, "residual": models.cifar_resnet}
 
 
-def build(args, kind: str, depth: int, seed: int, classes: int) -> torch.nn.Module:
+def build(args, kind: str, depth: int, seed: int) -> torch.nn.Module:
     """A network whose initial values are a function of seed and depth, not of its kind."""
     torch.manual_seed(seed)
-    return BUILDERS[kind](depth, num_classes=classes, width=args.width)
+    try:
+        return BUILDERS[kind](depth, num_classes=args.classes, width=args.width)
+    except ValueError as error:
+        raise UserError(f"--depths: {error}") from error
 
 
-def seeds(args) -> range:
-    """The seeds of the repetitions."""
-    return range(args.seed, args.seed + args.seeds)
-
-
-def twins(args, classes: int) -> list[Run]:
+def twins(args, lr: float) -> list[Run]:
     """Plain and residual networks of every depth and seed."""
     return [
-        Run(f"{kind}-{depth}", seed, build(args, kind, depth, seed, classes), {"lr": args.lr})
+        Run(f"{kind}-{depth}", seed, build(args, kind, depth, seed), {"lr": lr})
         for depth in args.depths
-        for seed in seeds(args)
+        for seed in range(args.seed, args.seed + args.seeds)
         for kind in BUILDERS
     ]
 
@@ -62,8 +55,7 @@ def check_twins(report, runs: list[Run]) -> None:
         counts = [analysis.parameter_count(run.model) for run in (plain, residual)]
         rows.append([f"{plain.name}, {residual.name}", plain.seed, *counts, equal])
         alike = alike and equal and counts[0] == counts[1]
-    header = ["twins", "seed", "parameters", "and", "same initial values"]
-    report.table(header, rows)
+    report.table(["twins", "seed", "parameters", "and", "same initial values"], rows)
     report.check("twins differ in the shortcut alone", alike)
 
 
@@ -74,13 +66,12 @@ def overview(report, results, lesions) -> None:
     for name, found in results.items():
         shares = pick(found, "train_error"), pick(found, "val_error", -1)
         tested = [accuracies[0] for accuracies in lesions[name]]
-        row = [name, *map(lesson.percent, (*shares, tested))]
-        row.append(lesson.summary(pick(found, "largest_rise"), 2))
-        rows.append([*row, found.count(None)])
+        rise = lesson.summary(pick(found, "largest_rise"), 2)
+        rows.append([name, *map(lesson.percent, (*shares, tested)), rise, found.count(None)])
     header = ["network", "training error (%)", "validation error (%)", "test accuracy (%)"]
     report.table([*header, "largest rise of loss (nats)", "diverged"], rows)
-    report.say(f"Test: {experiment.LESION_IMAGES} images. Rise: in a step, of the mean over "
-               f"{experiment.WINDOW}.")  # fmt: skip
+    n, window = experiment.LESION_IMAGES, experiment.WINDOW
+    report.say(f"Test: the first {n} images. Rise: in one step, of the mean over {window} steps.")
 
 
 def gradients(report, results, deep: int, end: int) -> dict[int, list[float]]:
@@ -153,18 +144,6 @@ def lesion_findings(report, shallow: int, lost: dict, deep: int, at_change, else
     )
 
 
-def draw_gradients(results, deep: int, title: str, subtitle: str):
-    """Activation gradients of every block at the measured steps, plain and residual."""
-    maps = {}
-    for kind in BUILDERS:
-        runs = [r["gradients"] for r in results[f"{kind}-{deep}"] if r]
-        logs = np.log10([list(run.values()) for run in runs])  # seeds steps blocks
-        maps[f"{kind}-{deep}"] = logs.mean(axis=0).T
-    labels = {"x": "updates made", "y": "block (1 is next to the input)"}
-    labels["colour"] = "log10 of the activation gradient's norm"
-    return plotting.heat_maps(maps, title, subtitle, list(runs[0]), labels)
-
-
 ABLATIONS = {  # name: (change of the network, change of the training)
     "baseline": (lambda model: model, {}),
     "without batch norm": (models.without_batch_norm, {}),
@@ -183,8 +162,8 @@ def train_and_tabulate(report, runs: list[Run], dataset, args) -> dict:
     for name, found in results.items():
         error = pick(found, "val_error", -1)
         judged = words.get(lesson.greater(first, error), "within the spread")
-        trained = lesson.percent(pick(found, "train_error"))
-        rows.append([name, trained, lesson.percent(error), judged if rows else ""])
+        shares = lesson.percent(pick(found, "train_error")), lesson.percent(error)
+        rows.append([name, *shares, judged if rows else ""])
     header = ["network", "training error (%)", "validation error (%)", "against the first row"]
     report.table(header, rows)
     return results
@@ -196,7 +175,7 @@ def ablate(report, dataset, args, depth: int) -> dict[str, list[float]]:
     runs = []
     for name, (change, options) in ABLATIONS.items():
         for seed in range(args.seed, args.seed + args.seeds):
-            model = change(build(args, "residual", depth, seed, len(dataset.classes)))
+            model = change(build(args, "residual", depth, seed))
             runs.append(Run(name, seed, model, {"lr": args.lr} | options))
     results = train_and_tabulate(report, runs, dataset, args)
     return {name: pick(found, "val_error", -1) for name, found in results.items()}
@@ -207,16 +186,16 @@ def sweep(report, dataset, args) -> dict[str, list[float]]:
     report.section("Sweep of the learning rate; the finding is at each network's best (validation)")
     runs = []
     for rate in (args.lr / 5, args.lr, args.lr * 5):
-        for run in twins(args, len(dataset.classes)):
-            runs.append(Run(f"{run.name} at {rate:g}", run.seed, run.model, {"lr": rate}))
+        for run in twins(args, rate):
+            runs.append(Run(f"{run.name} at {rate:g}", run.seed, run.model, run.options))
     results = train_and_tabulate(report, runs, dataset, args)
     best: dict[str, tuple[float, list[float]]] = {}
     for name, found in results.items():
         error, key = statistics.fmean(pick(found, "val_error", -1)), name.split()[0]
-        if key not in best or error < best[key][0]:
+        if key not in best or math.isnan(best[key][0]) or error < best[key][0]:
             best[key] = error, pick(found, "train_error")
     errors = {key: trained for key, (_, trained) in best.items()}
-    degradation(report, errors, min(args.depths), max(args.depths))
+    degradation(report, errors, args.depths[0], args.depths[-1])
     return errors
 
 
@@ -238,63 +217,79 @@ def arguments(argv: list[str] | None):
     if args.quick:
         args.depths, args.epochs, args.images, args.image_size = [8, 14], 1, 600, 8
     args.seeds = 2 if args.quick else max(2, args.seeds)
+    args.depths = sorted(set(args.depths))
+    if len(args.depths) < 2:
+        flags.error("--depths needs two different depths")
     return args
+
+
+def judge(report, args, results, lesions) -> dict:
+    """Section 4: every claim, with the numbers that decide it."""
+    shallow, deep = args.depths[0], args.depths[-1]
+    ratios = gradients(report, results, deep, args.steps)
+    report.section("4. Findings")
+    numbers = {"errors": {name: pick(found, "train_error") for name, found in results.items()}}
+    degradation(report, numbers["errors"], shallow, deep)
+    numbers["steps_to_plain_loss"] = steps = experiment.steps_to_plain(results, shallow)
+    rises = {kind: pick(results[f"{kind}-{deep}"], "largest_rise") for kind in BUILDERS}
+    before_the_end = [ratios[step] for step in ratios if step < args.steps]
+    numbers["log_ratios"] = [statistics.fmean(seed) for seed in zip(*before_the_end, strict=True)]
+    numbers["log_ratios_at_end"] = ratios[args.steps]
+    training_findings(report, shallow, steps, deep, numbers["log_ratios"], rises)
+    numbers["lost"] = {
+        kind: [experiment.lost_share(run, 1 / args.classes) for run in lesions[f"{kind}-{shallow}"]]
+        for kind in BUILDERS
+    }
+    numbers["lesions"] = experiment.split_lesions(lesions[f"residual-{deep}"])
+    lesion_findings(report, shallow, numbers["lost"], deep, *numbers["lesions"])
+    return numbers
+
+
+def draw(report, args, results, lesions, numbers) -> None:
+    """The three figures; their titles are formatted from the numbers."""
+    shallow, deep = args.depths[0], args.depths[-1]
+    setup = f"{report.results['data']}, {args.image_size}x{args.image_size} pixels, width "
+    setup += f"{args.width}, {args.epochs} epochs; {args.seeds} seeds: mean"
+    mean = {n: f"{100 * statistics.fmean(errors):.0f} %" for n, errors in numbers["errors"].items()}
+    pairs = [f"{k} {mean[f'{k}-{shallow}']} to {mean[f'{k}-{deep}']}" for k in BUILDERS]
+    title = f"Training error from depth {shallow} to {deep}: {', '.join(pairs)}"
+    fine = {name: [run for run in found if run] for name, found in results.items()}
+    figure = plotting.training_curves(fine, experiment.WINDOW, title, f"{setup} and range")
+    report.figure(figure, "training_curves")
+    logs = [statistics.fmean(numbers[key]) for key in ("log_ratios", "log_ratios_at_end")]
+    title = f"plain-{deep}'s gradients are {10 ** logs[0]:.1f} times residual-{deep}'s early on, "
+    title += f"{10 ** logs[1]:.1f} times after training"
+    pair = {f"{kind}-{deep}": fine[f"{kind}-{deep}"] for kind in BUILDERS}
+    if all(pair.values()):
+        report.figure(plotting.gradient_maps(pair, title, setup), "gradients")
+    kept = [100 * statistics.fmean(values) for values in numbers["lesions"]]
+    title = f"Without one block, residual-{deep} has {kept[1]:.0f} % test accuracy; "
+    title += f"without one that changes the resolution, {kept[0]:.0f} %"
+    setup += " and range. Dotted: the resolution changes"
+    figure = plotting.lesion_curves(lesions, (shallow, deep), 1 / args.classes, title, setup)
+    report.figure(figure, "lesions")
 
 
 def main(argv: list[str] | None = None) -> dict:
     """Run the lesson; returns what it measured."""
     args = arguments(argv)
     plotting.use_theme(args.show)
-    shallow, deep = min(args.depths), max(args.depths)
-    where = (args.data, args.data_dir, args.data_url)
-    dataset = data.load(*where, size=args.image_size, limit=args.images)
+    dataset = data.load(args.data, args.data_dir, args.data_url, args.image_size, args.images)
+    args.classes = len(dataset.classes)
+    args.steps = args.epochs * training.steps_per_epoch(dataset, args.batch_size)
+    runs = twins(args, args.lr)
     report = lesson.Report(__file__, args, dataset.name, dataset.why)
     args.device = report.results["device"]
-    dataset, chance = dataset.to(args.device), 1 / len(dataset.classes)
-    runs = twins(args, len(dataset.classes))
+    dataset = dataset.to(args.device)
     check_twins(report, runs)
     results = experiment.train_all(runs, dataset, args.epochs, args.batch_size, args.device)
     lesions = experiment.lesions(runs, dataset, args.device)
     overview(report, results, lesions)
-    end = args.epochs * training.steps_per_epoch(dataset, args.batch_size)
-    ratios = gradients(report, results, deep, end)
-    early = [statistics.fmean(seed) for seed in zip(*list(ratios.values())[:-1], strict=True)]
-    report.section("4. Findings")
-    errors = {name: pick(found, "train_error") for name, found in results.items()}
-    degradation(report, errors, shallow, deep)
-    rises = {kind: pick(results[f"{kind}-{deep}"], "largest_rise") for kind in BUILDERS}
-    steps = experiment.steps_to_plain(results, shallow)
-    training_findings(report, shallow, steps, deep, early, rises)
-    lost = {
-        k: [experiment.lost_share(a, chance) for a in lesions[f"{k}-{shallow}"]] for k in BUILDERS
-    }
-    at_change, elsewhere = experiment.split_lesions(lesions[f"residual-{deep}"])
-    lesion_findings(report, shallow, lost, deep, at_change, elsewhere)
-
-    setup = f"{dataset.name}, {args.image_size}x{args.image_size} pixels, width {args.width}, "
-    setup += f"{args.epochs} epochs; {args.seeds} seeds: mean"
-    mean = {name: f"{100 * statistics.fmean(error):.0f} %" for name, error in errors.items()}
-    title = f"Training error from depth {shallow} to {deep}: " + ", ".join(
-        f"{k} {mean[f'{k}-{shallow}']} to {mean[f'{k}-{deep}']}" for k in BUILDERS
-    )
-    curves = {name: [r for r in found if r] for name, found in results.items()}
-    figure = plotting.training_curves(curves, experiment.WINDOW, title, f"{setup} and range")
-    report.figure(figure, "training_curves")
-    factors = [10 ** statistics.fmean(logs) for logs in (early, ratios[end])]
-    title = f"plain-{deep}'s gradients are {factors[0]:.1f} times residual-{deep}'s early on, "
-    title += f"{factors[1]:.1f} times after training"
-    if all(math.isfinite(factor) for factor in factors):
-        report.figure(draw_gradients(results, deep, title, setup), "gradients")
-    kept = [100 * statistics.fmean(values) for values in (at_change, elsewhere)]
-    title = f"Without one block, residual-{deep} has {kept[1]:.0f} % test accuracy; "
-    title += f"without one that changes the resolution, {kept[0]:.0f} %"
-    note = f"{setup} and range. Dotted: the resolution changes"
-    figure = plotting.lesion_curves(lesions, (shallow, deep), chance, title, note)
-    report.figure(figure, "lesions")
-
-    measured = {"results": results, "lesions": lesions, "lost": lost, "errors": errors}
+    measured = judge(report, args, results, lesions)
+    draw(report, args, results, lesions, measured)
+    measured |= {"results": results, "test_accuracy_without_blocks": lesions}
     if args.ablate:
-        measured["ablations"] = ablate(report, dataset, args, shallow)
+        measured["ablations"] = ablate(report, dataset, args, args.depths[0])
     if args.sweep:
         measured["sweep"] = sweep(report, dataset, args)
     return report.save(measured)

@@ -5,6 +5,7 @@ splits. Batches are cut, augmented and normalised whole, on the device that hold
 """
 
 import contextlib
+import functools
 import math
 import socket
 import tempfile
@@ -15,13 +16,12 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 import torchvision.transforms.v2.functional as TF
 from PIL import Image, ImageOps
 from torchvision.datasets import CIFAR10, ImageFolder
 from tqdm import tqdm
 
-from common import UserError
+from common import UserError, shapes
 
 DEFAULT_DIR = Path("data")
 
@@ -57,6 +57,7 @@ class Dataset:
             small[name] = Split(TF.resize(images, [size, size], antialias=True), labels)
         return replace(self, **small)
 
+    @functools.cached_property
     def statistics(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Mean and standard deviation of each channel over all training pixels, each 1 3 1 1.
 
@@ -82,7 +83,7 @@ class Dataset:
         Batches are of equal size within one image, at most `batch_size`.
         """
         images, labels = getattr(self, split)
-        mean, std = self.statistics()
+        mean, std = self.statistics
         order = torch.arange(len(images), device=images.device)
         draws = None
         if seed is not None:
@@ -146,7 +147,7 @@ def load(
     if root.name == CIFAR10.base_folder:
         root = root.parent
     if source == "shapes":
-        dataset = shapes10(limit)
+        dataset = _shapes10(limit)
     elif (root / CIFAR10.base_folder).is_dir():
         dataset = _cifar10(root, limit)
     elif source == "cifar10":
@@ -168,7 +169,7 @@ def _fallback(root: Path, url: str | None, limit: int | None, download: bool) ->
             return _cifar10(root, limit)
         except UserError as error:
             why += f", and {error}"
-    return replace(shapes10(limit), why=why)
+    return replace(_shapes10(limit), why=why)
 
 
 def _download(root: Path, url: str | None) -> None:
@@ -262,70 +263,11 @@ def _with_validation(name: str, classes: list[str], rest: Split, test: Split) ->
     return Dataset(name, list(classes), train, val, test)
 
 
-SHAPES = ["disk", "ring", "square", "frame", "triangle"]
-SHAPES += ["star", "cross", "crescent", "bar", "half-disk"]
-
-
-def shapes10(limit: int | None = None) -> Dataset:
-    """Shapes-10: ten shapes on textured ground, 32x32 RGB, a fifth of CIFAR-10's size.
-
-    Position, size, rotation, colour, contrast, an occluding bar and noise vary. Colour is mostly
-    random, with a hint of the class. The images are generated, always the same, and disjoint.
-    """
-    chosen_train, chosen_test = _choose(10_000, 2_000, limit)
-    generator = torch.Generator().manual_seed(10)
-    labels = torch.randint(10, (12_000,), generator=generator)
-    images = torch.cat([_draw(part, generator) for part in labels.split(2_000)])
-    rest, test = Split(images[:10_000], labels[:10_000]), Split(images[10_000:], labels[10_000:])
-    rest = Split(*(t[chosen_train] for t in rest))
-    test = Split(*(t[chosen_test] for t in test))
-    return _with_validation("Shapes-10 (built in)", SHAPES, rest, test)
-
-
-def _draw(labels: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """One image (uint8, 3 32 32) for each label."""
-    n = len(labels)
-
-    def uniform(low, high, *shape):
-        return low + (high - low) * torch.rand(n, *shape, generator=generator)
-
-    grid = torch.arange(32.0) - 15.5
-    x = grid.view(1, 1, 32) - uniform(-4, 4, 1, 1)
-    y = grid.view(1, 32, 1) - uniform(-4, 4, 1, 1)
-    angle, radius = uniform(-0.5, 0.5, 1, 1), uniform(9, 15, 1, 1)
-    u = (x * angle.cos() + y * angle.sin()) / radius  # N 32 32, the shape spans about -1 .. 1
-    v = (y * angle.cos() - x * angle.sin()) / radius
-    inside = torch.stack(_distances(u, v)).gather(0, labels.view(1, n, 1, 1).expand(1, n, 32, 32))
-    mask = (inside[0] * radius + 0.5).clamp(0, 1)[:, None]  # N 1 32 32, soft edge of one pixel
-
-    hue = labels.view(n, 1) / 10 + torch.tensor([0, 1 / 3, 2 / 3])
-    tint = 0.5 + 0.5 * (2 * math.pi * hue).cos()  # N 3
-    colour = (0.45 * tint + 0.55 * uniform(0, 1, 3)).view(n, 3, 1, 1)
-    ground = (colour + uniform(0.35, 0.65, 3, 1, 1)) % 1  # differs from the shape in every channel
-    for cells, contrast in ((4, 0.25), (12, 0.15)):
-        texture = F.interpolate(uniform(-0.5, 0.5, 3, cells, cells), size=32, mode="bilinear")
-        ground = ground + contrast * texture
-    image = ground + mask * (colour - ground) * uniform(0.7, 1, 1, 1, 1)
-    bar = (x * uniform(-1, 1, 1, 1) + y + uniform(-16, 16, 1, 1)).abs() < 1.5  # an occluding bar
-    image = torch.where(bar[:, None], uniform(0, 1, 3, 1, 1), image)
-    noise = 0.05 * torch.randn(image.shape, generator=generator)
-    return ((image + noise).clamp(0, 1) * 255).round().to(torch.uint8)
-
-
-def _distances(u: torch.Tensor, v: torch.Tensor) -> list[torch.Tensor]:
-    """For each of the ten shapes: about the distance to its edge, positive inside."""
-    r, a, b = torch.hypot(u, v), u.abs(), v.abs()
-    near, far = torch.minimum(a, b), torch.maximum(a, b)
-    triangle = torch.maximum(v, 0.866 * a - 0.5 * v)
-    return [
-        0.85 - r,  # disk
-        0.22 - (r - 0.7).abs(),  # ring
-        0.75 - far,  # square
-        0.2 - (far - 0.65).abs(),  # frame
-        0.55 - triangle,  # triangle
-        0.65 + 0.3 * (5 * torch.atan2(v, u)).cos() - r,  # star
-        torch.minimum(0.27 - near, 0.95 - far),  # cross
-        torch.minimum(0.9 - r, torch.hypot(u - 0.45, v) - 0.65),  # crescent
-        torch.minimum(0.95 - a, 0.3 - b),  # bar
-        torch.minimum(0.95 - r, v + 0.15),  # half-disk
-    ]
+def _shapes10(limit: int | None) -> Dataset:
+    """Shapes-10, a fifth of CIFAR-10's size."""
+    images, labels = shapes.images(12_000, seed=10)
+    splits = []
+    for first, chosen in zip((0, 10_000), _choose(10_000, 2_000, limit), strict=True):
+        index = first + torch.tensor(chosen)
+        splits.append(Split(images[index], labels[index]))
+    return _with_validation("Shapes-10 (built in)", shapes.CLASSES, *splits)

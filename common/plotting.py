@@ -49,22 +49,6 @@ def band(axes, x, runs, look: tuple[str, str], width: float = 2) -> float:
     return float(runs.mean(0)[-1])
 
 
-def heat_maps(maps: dict[str, np.ndarray], title: str, subtitle: str, columns: list, labels: dict):
-    """Matrices side by side on one colour scale; `labels` names x, y and colour."""
-    figure, axes = new_figure(title, subtitle, 9, 6, ncols=len(maps), sharey=True)
-    low, high = min(m.min() for m in maps.values()), max(m.max() for m in maps.values())
-    for ax, (name, values) in zip(axes, maps.items(), strict=True):
-        last = ax is axes[-1]
-        options = {"vmin": low, "vmax": high, "cmap": "cividis", "xticklabels": columns}
-        key = {"label": labels["colour"]} if last else None
-        seaborn.heatmap(values, ax=ax, cbar=last, cbar_kws=key, **options)
-        ax.set_title(name, fontsize=11)
-        ax.set(xlabel=labels["x"], ylabel=labels["y"] if ax is axes[0] else "")
-        ticks = np.arange(0, len(values), max(1, len(values) // 9))
-        ax.set_yticks(ticks + 0.5, ticks + 1, rotation=0)
-    return figure
-
-
 def label_ends(axes, labels: list[tuple[float, str, str]], gap: float = 0.055) -> None:
     """Write (y, text, colour) beside the right end of each line, moved apart where they collide.
 
@@ -127,4 +111,35 @@ def lesion_curves(lesions: dict, depths: tuple[int, int], chance: float, title: 
         ax.set_title(f"depth {depth}", fontsize=11)
         label_ends(ax, ends)
     axes[0].set_ylabel("test accuracy (%)")
+    return figure
+
+
+def gradient_maps(results: dict[str, list[dict]], title: str, subtitle: str):
+    """Gradient norm of every block (rows) at the measured steps (columns), mean over runs.
+
+    `results` holds, for each network, runs with `gradients`: {updates made: one norm a block}.
+    All networks are drawn on one logarithmic colour scale.
+    """
+    maps = {}
+    for name, runs in results.items():
+        logs = np.log10([list(run["gradients"].values()) for run in runs])  # runs steps blocks
+        maps[name] = logs.mean(axis=0).T
+    scale = {
+        "vmin": min(m.min() for m in maps.values()),
+        "vmax": max(m.max() for m in maps.values()),
+    }
+    figure, axes = new_figure(title, subtitle, 9, 6, ncols=len(maps), sharey=True)
+    for ax, (name, values) in zip(axes, maps.items(), strict=True):
+        key = {"label": "log10 of the activation gradient's norm"} if ax is axes[-1] else None
+        options = {
+            "cmap": "cividis",
+            "xticklabels": list(results[name][0]["gradients"]),
+            "cbar_kws": key,
+        }
+        seaborn.heatmap(values, ax=ax, cbar=ax is axes[-1], **options, **scale)
+        ax.set_title(name, fontsize=11)
+        ax.set(xlabel="updates made")
+        ticks = np.arange(0, len(values), max(1, len(values) // 9))
+        ax.set_yticks(ticks + 0.5, ticks + 1, rotation=0)
+    axes[0].set_ylabel("block (1 is next to the input)")
     return figure

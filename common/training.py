@@ -184,7 +184,7 @@ def predict(model: nn.Module, dataset, split: str, device: str = "cpu") -> torch
 def evaluate(model: nn.Module, dataset, split: str, device: str = "cpu") -> tuple[float, float]:
     """Mean cross-entropy (nats) and accuracy (share of samples) over a whole split."""
     logits, labels = predict(model, dataset, split, device), getattr(dataset, split).labels
-    accuracy = (logits.argmax(1) == labels).double().mean()
+    accuracy = (logits.argmax(1) == labels).float().mean()  # float: MPS has no double
     return F.cross_entropy(logits, labels).item(), accuracy.item()
 
 

@@ -18,7 +18,7 @@ from common import UserError, data, models, training
 
 @pytest.fixture(scope="module")
 def shapes():
-    return data.shapes10()
+    return data.load("shapes")
 
 
 @pytest.fixture(autouse=True)
@@ -28,9 +28,9 @@ def elsewhere(tmp_path, monkeypatch):
 
 def test_shapes10_is_always_the_same_and_balanced(shapes):
     assert [len(getattr(shapes, s).labels) for s in data.SPLITS] == [9_000, 1_000, 2_000]
-    again = data.shapes10(limit=100)
+    again = data.load("shapes", limit=100)
     assert torch.equal(again.val.images, shapes.val.images[:10])
-    assert torch.equal(data.shapes10().train.images, shapes.train.images)
+    assert torch.equal(data.load("shapes").train.images, shapes.train.images)
     for split in data.SPLITS:
         images, labels = getattr(shapes, split)
         assert images.dtype == torch.uint8
@@ -67,7 +67,7 @@ def test_every_image_once_and_labels_follow(shapes):
     images = ids.to(torch.uint8).view(100, 1, 1, 1).expand(100, 3, 8, 8).contiguous()
     split = data.Split(images, ids)
     dataset = data.Dataset("numbers", ["a", "b"], split, split, split)
-    mean, std = dataset.statistics()
+    mean, std = dataset.statistics
     for seed in (None, 1):
         batches = list(dataset.batches("train", 32, seed))
         assert [len(y) for _, y in batches] == [25, 25, 25, 25]
@@ -119,7 +119,7 @@ def test_cutout_zeroes_one_square(shapes):
 
 
 def test_validation_and_test_are_never_augmented(shapes):
-    mean, std = shapes.statistics()
+    mean, std = shapes.statistics
     x, _ = next(shapes.batches("test", 10))
     assert torch.allclose(x * std + mean, shapes.test.images[:10].float(), atol=1e-3)
 

@@ -31,7 +31,8 @@ def verdicts(report):
 
 def test_twins_share_initial_tensors_and_counts(comparison):
     args = comparison.arguments(["--depths", "8", "20"])
-    runs = comparison.twins(args, classes=10)
+    args.classes = 10
+    runs = comparison.twins(args, 0.1)
     assert [run.name for run in runs[:4]] == ["plain-8", "residual-8"] * 2
     for plain, residual in zip(runs[::2], runs[1::2], strict=True):
         ours, theirs = plain.model.state_dict(), residual.model.state_dict()
@@ -44,7 +45,9 @@ def test_twins_share_initial_tensors_and_counts(comparison):
 
 
 def test_twins_of_other_values_fail_the_check(comparison, report):
-    runs = comparison.twins(comparison.arguments(["--depths", "8"]), classes=10)
+    args = comparison.arguments(["--depths", "8", "14"])
+    args.classes = 10
+    runs = comparison.twins(args, 0.1)
     comparison.check_twins(report, runs)
     assert report.failed == []
     torch.nn.init.ones_(runs[1].model.conv1.weight)
