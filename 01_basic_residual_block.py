@@ -145,15 +145,12 @@ def gradient_flow(x, y, blocks: int, seeds: range) -> dict[tuple[str, str], list
 
 def factor_per_layer(norms: list[float]) -> float:
     """Growth of the gradient per convolution on its way towards the input, by least squares."""
-    logs = torch.tensor(norms, dtype=torch.float64).log()
-    position = torch.arange(len(norms), dtype=torch.float64)
-    centred = position - position.mean()
-    slope = (centred @ logs / (centred @ centred)).item()  # per block, towards the output
+    slope, _ = np.polyfit(range(len(norms)), np.log(norms), deg=1)  # a block, towards the output
     return math.exp(-slope / 2)  # two convolutions in a block
 
 
 def report_flow(report, norms) -> dict[str, list[float]]:
-    """The fitted factors, and the two findings at the heart of this lesson."""
+    """The fitted factors, and the findings at the heart of this lesson."""
     report.section("6. Gradient flow with depth: vanishing and exploding are different diseases")
     factors = {key: [factor_per_layer(run) for run in runs] for key, runs in norms.items()}
     rows = []
@@ -184,15 +181,19 @@ def report_flow(report, norms) -> dict[str, list[float]]:
         lesson.greater(explode, gentle),
     )
     ratios = {c: norms["plain", c][0][0] / norms["plain", c][0][-1] for c in CONDITIONS}
-    report.say("What it means, for the first block of the plain network (first seed):")
+    plain = {condition: norms["plain", condition][0] for condition in CONDITIONS}
+    ratios = [plain[condition][0] / plain[condition][-1] for condition in CONDITIONS]
+    report.say("A gradient that vanishes leaves the first blocks nothing to learn from; one that")
     report.say(
-        f"  default init: {ratios[CONDITIONS[0]]:.0e} of the last block's gradient, no signal"
+        "explodes asks for another learning rate at each end of the network. Here, first over"
     )
-    report.say(f"  BN: {ratios['BN']:.0e} of it; no one learning rate suits both ends")
+    report.say(
+        f"last block, plain: {ratios[0]:.0e} with the default init, {ratios[2]:.0e} with BN."
+    )
     return {", ".join(key): values for key, values in factors.items()}
 
 
-def draw_flow(norms, factors, data_name: str):
+def draw_flow(norms, factors, images: str):
     """Gradient norm after each block, relative to the last block's; one panel a condition."""
     mean = {key: statistics.fmean(values) for key, values in factors.items()}
     blocks, seeds = len(norms["plain", "BN"][0]), len(norms["plain", "BN"])
@@ -202,8 +203,8 @@ def draw_flow(norms, factors, data_name: str):
         f"x{mean['plain, BN']:.2f} with BN; residual with BN: x{mean['residual, BN']:.2f}"
     )
     subtitle = (
-        f"At initialisation: {blocks} blocks of two 3x3 convolutions, 16 channels, 64 images of "
-        f"{data_name}. Mean and range of {seeds} seeds. Grey: theory for wide plain networks."
+        f"At initialisation: {blocks} blocks of two 3x3 convolutions, 16 channels, {images}. "
+        f"Mean and range of {seeds} seeds. Grey: theory for wide plain networks."
     )
     figure, axes = plotting.new_figure(title, subtitle, 12, 5, ncols=3)
     index = range(1, blocks + 1)
@@ -242,7 +243,7 @@ def main(argv: list[str] | None = None) -> dict:
     blocks, seeds = (8, 2) if args.quick else (max(2, args.blocks), max(2, args.seeds))
     plotting.use_theme(args.show)
     torch.manual_seed(args.seed)
-    images = data.load(args.data, args.data_dir, args.data_url, size=16, limit=100)
+    images = data.load(args.data, args.data_dir, args.data_url, size=16, limit=80)
     report = lesson.Report(__file__, args, images.name, images.why)
     measured = {
         "by_hand_difference": compare_with_class(report),
@@ -251,10 +252,10 @@ def main(argv: list[str] | None = None) -> dict:
         "jacobian_deviation": jacobian(report),
         "shortcuts": dimension_changes(report),
     }
-    x, y = next(images.batches("train", 64))
+    x, y = next(images.batches("train", 100))  # all of them in one batch
     norms = gradient_flow(x, y, blocks, range(args.seed, args.seed + seeds))
     measured["factor_per_layer"] = report_flow(report, norms)
-    figure = draw_flow(norms, measured["factor_per_layer"], images.name)
+    figure = draw_flow(norms, measured["factor_per_layer"], f"{len(y)} images of {images.name}")
     report.figure(figure, "gradient_flow")
     measured["gradient_norms"] = {", ".join(key): runs for key, runs in norms.items()}
     return report.save(measured)

@@ -23,8 +23,11 @@ import torch.nn as nn
 from common import UserError, analysis, data, lesson, models, plotting, training
 
 
-def build_model(text: str, classes: int) -> nn.Module:
-    """The network that --model names: a function of common/models.py and its whole numbers."""
+def build_model(text: str, classes: int, image_size: int = 32) -> nn.Module:
+    """The network that --model names: a function of common/models.py and its whole numbers.
+
+    ImageNet networks get the CIFAR stem for images up to 64 pixels: theirs would leave nothing.
+    """
     name, *numbers = text.split("-")
     if name not in models.__all__ or not all(re.fullmatch(r"\d+", n) for n in numbers):
         names = ", ".join(models.__all__)
@@ -32,7 +35,7 @@ def build_model(text: str, classes: int) -> nn.Module:
     function = getattr(models, name)
     options = {"num_classes": classes}
     if "stem" in inspect.signature(function).parameters:
-        options["stem"] = "cifar"  # the ImageNet stem would leave nothing of a small image
+        options["stem"] = "cifar" if image_size <= 64 else "imagenet"
     try:
         return function(*map(int, numbers), **options)
     except (TypeError, ValueError) as error:
@@ -51,13 +54,13 @@ def describe(report, dataset: data.Dataset, model: nn.Module) -> None:
 
 
 ROW = "{epoch:>5}  {train_loss:>10.3f}  {train:>10.1f}  {val:>8.1f}  {images_per_s:>8.0f}  "
-ROW += "{lr:>6.4f}  {left:>8.0f}"
+ROW += "{lr:>7.4f}  {left:>8.0f}"
 
 
 def train(report, dataset: data.Dataset, model: nn.Module) -> list[dict]:
     """Train, print a row per epoch, keep the last network and the best on validation data."""
     report.section("Training")
-    report.say("epoch  train loss  train acc%  val acc%  images/s      lr  left (s)")
+    report.say("epoch  train loss  train acc%  val acc%  images/s  peak lr  left (s)")
     args, rows = report.args, []
     options = {"batch_size": args.batch_size, "lr": args.lr, "weight_decay": args.weight_decay}
     options |= {"cutout": args.cutout, "seed": args.seed, "device": report.results["device"]}
@@ -142,7 +145,7 @@ def main(argv: list[str] | None = None) -> dict:
     dataset = data.load(*where, size=args.image_size, limit=limit, download=True)
     report = lesson.Report(__file__, args, dataset.name, dataset.why)
     torch.manual_seed(args.seed)
-    model = build_model(args.model, len(dataset.classes))
+    model = build_model(args.model, len(dataset.classes), args.image_size)
     describe(report, dataset, model)
     dataset = dataset.to(report.results["device"])
     rows = train(report, dataset, model)

@@ -82,10 +82,11 @@ def fit(
 ) -> Iterator[dict]:
     """Train `model` in place, yielding a row of plain numbers after each epoch.
 
-    `lr` is the peak of the schedule, `warmup` a share of all steps, `cutout` in pixels. The
-    order and augmentation of epoch e are a function of `seed` and e alone. Losses are mean
-    cross-entropies (nats); accuracies are shares of samples, the training one measured on the
-    augmented images as they passed; `images_per_s` counts training only. `bar` counts steps.
+    The argument `lr` is the peak of the schedule, `warmup` a share of all steps, `cutout` in
+    pixels; `bar` counts steps. The order and augmentation of epoch e are a function of `seed` and
+    e alone. In a row, losses are mean cross-entropies (nats), accuracies shares of samples, the
+    training one measured on the augmented images as they passed; `lr` is the highest rate of the
+    epoch and `images_per_s` counts training only.
     `on_step(step, batch)` is called before every update and once after the last; `batch` holds
     loss and accuracy (tensors on the device) of the update before, None at step 0.
     Raises: Diverged when the loss is not finite.
@@ -99,7 +100,7 @@ def fit(
     mine = {"desc": "training", "unit": "step", "disable": None, "leave": False}
     with contextlib.nullcontext(bar) if bar is not None else tqdm(total=steps, **mine) as bar:
         for epoch in range(1, epochs + 1):
-            row = {"epoch": epoch, "lr": optimizer.param_groups[0]["lr"]}
+            row = {"epoch": epoch}
             batches = dataset.batches("train", batch_size, seed * 10_007 + epoch, cutout)
             row |= _train_epoch(model, batches, optimizer, rates, device, bar, on_step)
             row["val_loss"], row["val_accuracy"] = evaluate(model, dataset, "val", device)
@@ -115,10 +116,11 @@ def steps_per_epoch(dataset, batch_size: int) -> int:
 def _train_epoch(model, batches, optimizer, schedule, device, bar, on_step) -> dict:
     """One pass over the batches; sums stay on the device until the end."""
     model.train()
-    start, seen = time.perf_counter(), 0
+    start, seen, peak = time.perf_counter(), 0, 0.0
     loss_sum = torch.zeros((), device=device)
     correct = torch.zeros((), device=device)
     for x, y in batches:
+        peak = max(peak, optimizer.param_groups[0]["lr"])
         loss, logits = train_step(model, x, y, optimizer, device)
         schedule.step()
         hits = (logits.argmax(1) == y).sum()
@@ -131,7 +133,7 @@ def _train_epoch(model, batches, optimizer, schedule, device, bar, on_step) -> d
     train_loss = _finite(loss_sum, schedule.last_epoch) / seen
     seconds = time.perf_counter() - start
     rates = {"train_accuracy": correct.item() / seen, "images_per_s": seen / seconds}
-    return {"train_loss": train_loss} | rates
+    return {"train_loss": train_loss, "lr": peak} | rates
 
 
 def train_step(model, x, y, optimizer, device: str) -> tuple[torch.Tensor, torch.Tensor]:

@@ -196,3 +196,12 @@ def test_a_mistake_as_a_person_sees_it(inputs, tmp_path):
     path = inputs / "corrupt" / "train" / "cat" / "3.png"
     assert done.stderr == f"06_practical_example.py: {path} is not a readable image\n"
     assert list(tmp_path.iterdir()) == []
+
+
+def test_small_images_get_the_cifar_stem():
+    build = importlib.import_module("06_practical_example").build_model
+    assert [build("resnet18", 3, size).stem for size in (32, 64, 224)] == ["cifar"] * 2 + [
+        "imagenet"
+    ]
+    model = build("cifar_plain-20", 3)
+    assert model.fc.out_features == 3
