@@ -51,6 +51,9 @@ def show_difference(report) -> list[str]:
     difference = lesson.source_difference(PlainBlock, BasicBlock)
     for line in difference:
         report.say(line)
+    report.say(
+        "What matters is `out + self.shortcut(x)`; the rest joins shapes that differ (section 5)."
+    )
     return difference
 
 
@@ -88,7 +91,7 @@ def jacobian(report) -> float:
     gated_deviation = (gated - gate * with_skip).abs().max().item()
     report.check("the ReLU after the addition only masks rows", gated_deviation < 1e-12)
     report.say(f"That ReLU closes {1 - gate.double().mean():.0%} of the rows here: the path")
-    report.say("through the block is a clean identity only before it (lesson 4 takes it away).")
+    report.say("through the block is a clean identity only before it.")
     return deviation
 
 
@@ -155,7 +158,7 @@ def report_flow(report, norms) -> dict[str, list[float]]:
     factors = {key: [factor_per_layer(run) for run in runs] for key, runs in norms.items()}
     rows = []
     for key, runs in norms.items():
-        ratio = statistics.median(run[0] / run[-1] for run in runs)
+        ratio = statistics.geometric_mean(run[0] / run[-1] for run in runs)
         rows.append([", ".join(key), lesson.summary(factors[key]), f"{ratio:.0e}"])
     header = ["network", "gradient factor per layer, towards the input", "first / last block"]
     report.table(header, rows)
@@ -180,16 +183,8 @@ def report_flow(report, norms) -> dict[str, list[float]]:
         f"{lesson.summary(gentle)} against {lesson.summary(explode)}",
         lesson.greater(explode, gentle),
     )
-    ratios = {c: norms["plain", c][0][0] / norms["plain", c][0][-1] for c in CONDITIONS}
-    plain = {condition: norms["plain", condition][0] for condition in CONDITIONS}
-    ratios = [plain[condition][0] / plain[condition][-1] for condition in CONDITIONS]
     report.say("A gradient that vanishes leaves the first blocks nothing to learn from; one that")
-    report.say(
-        "explodes asks for another learning rate at each end of the network. Here, first over"
-    )
-    report.say(
-        f"last block, plain: {ratios[0]:.0e} with the default init, {ratios[2]:.0e} with BN."
-    )
+    report.say("explodes asks for another learning rate at each end of the network.")
     return {", ".join(key): values for key, values in factors.items()}
 
 
@@ -198,18 +193,19 @@ def draw_flow(norms, factors, images: str):
     mean = {key: statistics.fmean(values) for key, values in factors.items()}
     blocks, seeds = len(norms["plain", "BN"][0]), len(norms["plain", "BN"])
     title = (
-        f"A layer nearer to the input, a plain network's gradient is "
+        f"Per layer towards the input, a plain network's gradient changes by "
         f"x{mean['plain, no BN, default init']:.2f} with the default init, "
         f"x{mean['plain, BN']:.2f} with BN; residual with BN: x{mean['residual, BN']:.2f}"
     )
     subtitle = (
-        f"At initialisation: {blocks} blocks of two 3x3 convolutions, 16 channels, {images}. "
+        f"At initialisation: {blocks} blocks of two layers (3x3, 16 channels), {images}. "
         f"Mean and range of {seeds} seeds. Grey: theory for wide plain networks."
     )
     figure, axes = plotting.new_figure(title, subtitle, 12, 5, ncols=3)
     index = range(1, blocks + 1)
     to_go = 2 * torch.arange(blocks - 1, -1, -1).double()  # layers after each block
     for ax, condition in zip(axes, CONDITIONS, strict=True):
+        ax.set_yscale("log")
         theory = THEORY[condition] ** to_go
         ax.plot(index, theory, color=plotting.GREY, linewidth=1)
         ends = [(theory[0].item(), "theory", plotting.GREY)]
@@ -217,7 +213,7 @@ def draw_flow(norms, factors, images: str):
             logs = np.log10(norms[kind, condition])  # seeds x blocks
             runs = 10 ** (logs - logs[:, -1:])[:, ::-1]
             ends.append((plotting.band(ax, index[::-1], runs, look), kind, look[0]))
-        ax.set(xlim=(blocks, 1), yscale="log", xlabel="block (1 is next to the input)")
+        ax.set(xlim=(blocks, 1), xlabel="block (1 is next to the input)")
         ax.set_title(condition, fontsize=11)
         plotting.label_ends(ax, ends)
     axes[0].set_ylabel("gradient norm / that of the last block")

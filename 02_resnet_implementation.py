@@ -214,13 +214,17 @@ def load_weights(name: str, path: Path) -> nn.Module:
     """Our network with the weights of a torchvision-format checkpoint."""
     if name not in FAMILY:
         raise UserError(f"--model {name}: choose from {', '.join(FAMILY)}")
+    if not path.is_file():
+        raise UserError(f"--weights {path} does not exist")
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a dozen types for a file that is no checkpoint
+        raise UserError(f"--weights {path} is no checkpoint of plain tensors") from error
+    try:
         model = getattr(models, name)(num_classes=len(state["fc.bias"]))
         model.load_state_dict(state, strict=True)
-    except Exception as error:  # torch.load raises a dozen types for a file that is no checkpoint
-        reason = str(error).splitlines()[0]
-        raise UserError(f"--weights {path} does not fit {name}: {reason}") from error
+    except (KeyError, TypeError, RuntimeError) as error:
+        raise UserError(f"--weights {path} does not fit {name}: try another --model") from error
     return model.eval()
 
 
@@ -242,7 +246,9 @@ def arguments(argv: list[str] | None):
     """The shared flags and this lesson's own."""
     flags = lesson.parser(__doc__)
     flags.add_argument("--model", default="resnet18", help="for --weights (default: %(default)s)")
-    flags.add_argument("--weights", type=Path, metavar="FILE", help="a torchvision checkpoint")
+    flags.add_argument(
+        "--weights", type=Path, metavar="FILE", help="a torchvision checkpoint to check"
+    )
     flags.add_argument("--image", type=Path, metavar="FILE", help="a picture to classify")
     args = flags.parse_args(argv)
     lesson.device(args.device)  # refuses a device that is not there

@@ -84,7 +84,12 @@ def gradients(report, results, deep: int, end: int) -> dict[int, list[float]]:
         update = experiment.update_ratio(plain, residual, step) if step < end else ""
         rows.append([step, f"{10 ** statistics.fmean(ratios[step]):.1f}", update])
     report.table(["updates made", "activation gradient", "relative update"], rows)
-    report.say("Gradient: geometric mean over blocks and seeds; update: median over seeds.")
+    report.say(
+        "Gradient: norm at the blocks' outputs, geometric mean over blocks and seeds. Update:"
+    )
+    report.say(
+        "the norm of the change of all weights over the norm of the weights, median over seeds."
+    )
     return ratios
 
 
@@ -254,7 +259,8 @@ def draw(report, args, results, lesions, numbers) -> None:
     pairs = [f"{k} {mean[f'{k}-{shallow}']} to {mean[f'{k}-{deep}']}" for k in BUILDERS]
     title = f"Training error from depth {shallow} to {deep}: {', '.join(pairs)}"
     fine = {name: [run for run in found if run] for name, found in results.items()}
-    figure = plotting.training_curves(fine, experiment.WINDOW, title, f"{setup} and range")
+    note = f"{setup} and range. Title: all training images after the end; curves: as they pass"
+    figure = plotting.training_curves(fine, experiment.WINDOW, title, note)
     report.figure(figure, "training_curves")
     logs = [statistics.fmean(numbers[key]) for key in ("log_ratios", "log_ratios_at_end")]
     title = f"plain-{deep}'s gradients are {10 ** logs[0]:.1f} times residual-{deep}'s early on, "
@@ -262,9 +268,9 @@ def draw(report, args, results, lesions, numbers) -> None:
     pair = {f"{kind}-{deep}": fine[f"{kind}-{deep}"] for kind in BUILDERS}
     if all(pair.values()):
         report.figure(plotting.gradient_maps(pair, title, setup), "gradients")
-    kept = [100 * statistics.fmean(values) for values in numbers["lesions"]]
-    title = f"Without one block, residual-{deep} has {kept[1]:.0f} % test accuracy; "
-    title += f"without one that changes the resolution, {kept[0]:.0f} %"
+    runs = torch.tensor(lesions[f"residual-{deep}"])  # seeds, whole + one a block
+    whole, kept = 100 * runs[:, 0].mean().item(), 100 * runs[:, 1:].mean().item()
+    title = f"residual-{deep}: {whole:.0f} % test accuracy, {kept:.0f} % without one block (mean)"
     setup += " and range. Dotted: the resolution changes"
     figure = plotting.lesion_curves(lesions, (shallow, deep), 1 / args.classes, title, setup)
     report.figure(figure, "lesions")

@@ -2,7 +2,7 @@
 
 You will learn
     how data, model, schedule and loop fit together, in the order in which they are needed
-    why the validation split chooses and the test split is read once, at the end
+    why choices belong to the validation split, and the test split is read once, at the end
     what to watch while a network trains: loss, two accuracies, speed, learning rate
 Builds on: lessons 1 and 2. Papers: He et al. 2015 (arXiv:1512.03385), section 4.2; Loshchilov &
 Hutter 2017 (arXiv:1608.03983) for the cosine schedule.
@@ -11,7 +11,7 @@ Writes curves.png, best.pt, last.pt, report.txt and results.json to
 outputs/06_practical_example/.
 
     python 06_practical_example.py --data cifar10 --epochs 30
-    python 06_practical_example.py --data-dir MY_PHOTOS --image-size 64 --model resnet18
+    python 06_practical_example.py --data-dir MY_PHOTOS --image-size 64 --epochs 20 --lr 0.05
 """
 
 import inspect
@@ -38,7 +38,9 @@ def build_model(text: str, classes: int, image_size: int = 32) -> nn.Module:
         options["stem"] = "cifar" if image_size <= 64 else "imagenet"
     try:
         return function(*map(int, numbers), **options)
-    except (TypeError, ValueError) as error:
+    except TypeError as error:
+        raise UserError(f"--model {text}: numbers as in cifar_resnet-20 are needed") from error
+    except ValueError as error:
         raise UserError(f"--model {text}: {error}") from error
 
 
@@ -106,6 +108,7 @@ def draw_curves(rows: list[dict], model_name: str, dataset: data.Dataset, accura
     looks = {"train": (plotting.GREY, "-"), "val": (plotting.RESIDUAL, "-")}
     for ax, quantity, scale in zip(axes, ("loss", "accuracy"), (1, 100), strict=True):
         ends = []
+        ax.set_yscale("log" if quantity == "loss" else "linear")
         for split, (colour, dash) in looks.items():
             values = [scale * row[f"{split}_{quantity}"] for row in rows]
             ax.plot(epochs, values, dash, color=colour, marker="o", markersize=4)
@@ -152,7 +155,8 @@ def main(argv: list[str] | None = None) -> dict:
     tested = test(report, dataset, model)
     figure = draw_curves(rows, args.model, dataset, tested["test_accuracy"])
     report.figure(figure, "curves")
-    report.say(f"networks: {report.folder / 'best.pt'} (validation), {report.folder / 'last.pt'}")
+    report.say(f"last network: {report.folder / 'last.pt'}")
+    report.say(f"best validation accuracy: {report.folder / 'best.pt'}")
     return report.save({"epochs": rows, **tested})
 
 

@@ -143,6 +143,8 @@ def load(
     and a fifth of it the test images.
     Raises: UserError for a folder without images, an unreadable image, a failed download.
     """
+    if source == "shapes" and folder:
+        raise UserError("--data shapes and --data-dir contradict each other: give one of them")
     root = Path(folder or DEFAULT_DIR)
     if root.name == CIFAR10.base_folder:
         root = root.parent
@@ -208,6 +210,8 @@ def _cifar10(root: Path, limit: int | None) -> Dataset:
 
 def _folders(root: Path, size: int, limit: int | None) -> Dataset:
     """Images under root/train/CLASS and root/test/CLASS, cut to squares of `size` pixels."""
+    if not root.is_dir():
+        raise UserError(f"{root} does not exist")
     try:
         train, test = ImageFolder(root / "train"), ImageFolder(root / "test")
     except OSError as error:
@@ -235,6 +239,8 @@ def open_image(path: str | Path) -> Image.Image:
     try:
         with Image.open(path) as image:
             return ImageOps.exif_transpose(image).convert("RGB")
+    except FileNotFoundError as error:
+        raise UserError(f"{path} does not exist") from error
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise UserError(f"{path} is not a readable image") from error
 

@@ -155,6 +155,8 @@ class Report:
         self.results["settings"] = {key: str(value) for key, value in vars(args).items()}
         both = {**versions, **settings}
         self.say(f"{self.folder.name}: " + ", ".join(f"{k} {v}" for k, v in both.items()))
+        if args.quick:
+            self.say("--quick: this run touches every step; its numbers and verdicts prove nothing")
         if why:
             self.say(f"data: {data_name}, because {why}")
 

@@ -40,13 +40,15 @@ def new_figure(title: str, subtitle: str, width: float = 9, height: float = 5, *
 def band(axes, x, runs, look: tuple[str, str], width: float = 2) -> float:
     """Plot the mean over runs (one list of values a run, the same x) and their range.
 
-    `look` is colour and dash; returns the mean at the last x.
+    `look` is colour and dash; on a logarithmic axis the mean is geometric. Returns the mean at
+    the last x.
     """
     colour, dash = look
     runs = np.asarray(runs, float)  # runs x points
-    axes.plot(x, runs.mean(0), dash, color=colour, linewidth=width)
+    mean = np.exp(np.log(runs).mean(0)) if axes.get_yscale() == "log" else runs.mean(0)
+    axes.plot(x, mean, dash, color=colour, linewidth=width)
     axes.fill_between(x, runs.min(0), runs.max(0), color=colour, alpha=0.2, linewidth=0)
-    return float(runs.mean(0)[-1])
+    return float(mean[-1])
 
 
 def label_ends(axes, labels: list[tuple[float, str, str]], gap: float = 0.055) -> None:
