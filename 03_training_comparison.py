@@ -74,15 +74,14 @@ def overview(report, results, lesions) -> None:
     report.say(f"Test: the first {n} images. Rise: in one step, of the mean over {window} steps.")
 
 
-def gradients(report, results, deep: int, end: int) -> dict[int, list[float]]:
-    """The deep twins compared: log10 of the ratio of their gradients by step and seed."""
+def gradients(report, results, deep: int, end: int) -> None:
+    """The deep twins' activation gradients and updates compared, through training."""
     report.section(f"3. Gradients and updates: plain-{deep} over residual-{deep}")
-    plain, residual = results[f"plain-{deep}"], results[f"residual-{deep}"]
-    ratios, rows = {}, []
+    plain, residual, rows = results[f"plain-{deep}"], results[f"residual-{deep}"], []
     for step in experiment.probe_steps(end):
-        ratios[step] = experiment.log_gradient_ratio(plain, residual, step)
+        ratio = 10 ** statistics.fmean(experiment.log_gradient_ratio(plain, residual, step))
         update = experiment.update_ratio(plain, residual, step) if step < end else ""
-        rows.append([step, f"{10 ** statistics.fmean(ratios[step]):.1f}", update])
+        rows.append([step, f"{ratio:.1f}", update])
     report.table(["updates made", "activation gradient", "relative update"], rows)
     report.say(
         "Gradient: norm at the blocks' outputs, geometric mean over blocks and seeds. Update:"
@@ -90,7 +89,6 @@ def gradients(report, results, deep: int, end: int) -> dict[int, list[float]]:
     report.say(
         "the norm of the change of all weights over the norm of the weights, median over seeds."
     )
-    return ratios
 
 
 def degradation(report, errors: dict[str, list[float]], shallow: int, deep: int) -> None:
@@ -228,26 +226,13 @@ def arguments(argv: list[str] | None):
     return args
 
 
-def judge(report, args, results, lesions) -> dict:
-    """Section 4: every claim, with the numbers that decide it."""
-    shallow, deep = args.depths[0], args.depths[-1]
-    ratios = gradients(report, results, deep, args.steps)
+def judge(report, numbers: dict, shallow: int, deep: int) -> None:
+    """Every claim, with the numbers that decide it."""
     report.section("4. Findings")
-    numbers = {"errors": {name: pick(found, "train_error") for name, found in results.items()}}
     degradation(report, numbers["errors"], shallow, deep)
-    numbers["steps_to_plain_loss"] = steps = experiment.steps_to_plain(results, shallow)
-    rises = {kind: pick(results[f"{kind}-{deep}"], "largest_rise") for kind in BUILDERS}
-    before_the_end = [ratios[step] for step in ratios if step < args.steps]
-    numbers["log_ratios"] = [statistics.fmean(seed) for seed in zip(*before_the_end, strict=True)]
-    numbers["log_ratios_at_end"] = ratios[args.steps]
+    steps, rises = numbers["steps_to_plain_loss"], numbers["largest_rises"]
     training_findings(report, shallow, steps, deep, numbers["log_ratios"], rises)
-    numbers["lost"] = {
-        kind: [experiment.lost_share(run, 1 / args.classes) for run in lesions[f"{kind}-{shallow}"]]
-        for kind in BUILDERS
-    }
-    numbers["lesions"] = experiment.split_lesions(lesions[f"residual-{deep}"])
-    lesion_findings(report, shallow, numbers["lost"], deep, *numbers["lesions"])
-    return numbers
+    lesion_findings(report, shallow, numbers["lost_shares"], deep, *numbers["split_lesions"])
 
 
 def draw(report, args, results, lesions, numbers) -> None:
@@ -291,7 +276,10 @@ def main(argv: list[str] | None = None) -> dict:
     results = experiment.train_all(runs, dataset, args.epochs, args.batch_size, args.device)
     lesions = experiment.lesions(runs, dataset, args.device)
     overview(report, results, lesions)
-    measured = judge(report, args, results, lesions)
+    gradients(report, results, args.depths[-1], args.steps)
+    ends = args.depths[0], args.depths[-1]
+    measured = experiment.compare_twins(results, lesions, *ends, 1 / args.classes, args.steps)
+    judge(report, measured, *ends)
     draw(report, args, results, lesions, measured)
     measured |= {"results": results, "test_accuracy_without_blocks": lesions}
     if args.ablate:

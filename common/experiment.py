@@ -183,3 +183,30 @@ def split_lesions(runs: list[list[float]]) -> tuple[list[float], list[float]]:
         at_change.append(statistics.fmean(changes))
         elsewhere.append((sum(without) - sum(changes)) / (len(without) - 2))
     return at_change, elsewhere
+
+
+def compare_twins(results, lesions, shallow: int, deep: int, chance: float, end: int) -> dict:
+    """The numbers that decide the claims about plain and residual networks, by seed.
+
+    `results` and `lesions` as `train_all` and `lesions` give them, with names like plain-20;
+    `chance` is the accuracy of guessing, `end` the number of updates.
+    """
+    kinds, plain, residual = (
+        ("plain", "residual"),
+        results[f"plain-{deep}"],
+        results[f"residual-{deep}"],
+    )
+    ratios = {step: log_gradient_ratio(plain, residual, step) for step in probe_steps(end)}
+    early = [ratios[step] for step in ratios if step < end]
+    return {
+        "errors": {name: pick(found, "train_error") for name, found in results.items()},
+        "steps_to_plain_loss": steps_to_plain(results, shallow),
+        "largest_rises": {kind: pick(results[f"{kind}-{deep}"], "largest_rise") for kind in kinds},
+        "log_ratios": [statistics.fmean(seed) for seed in zip(*early, strict=True)],
+        "log_ratios_at_end": ratios[end],
+        "lost_shares": {
+            kind: [lost_share(run, chance) for run in lesions[f"{kind}-{shallow}"]]
+            for kind in kinds
+        },
+        "split_lesions": split_lesions(lesions[f"residual-{deep}"]),
+    }
