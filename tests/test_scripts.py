@@ -12,9 +12,10 @@ import torch
 import torchvision
 from PIL import Image
 
-from common import lesson
+from common import lesson, plotting  # plotting: builds matplotlib's font cache, once
 
 ROOT = Path(__file__).resolve().parent.parent
+plotting.use_theme()
 SCRIPTS = sorted(path.name for path in ROOT.glob("0*.py"))
 FIGURES = {
     "01": ["gradient_flow"],
