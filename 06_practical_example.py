@@ -24,13 +24,13 @@ from common import UserError, analysis, data, lesson, models, plotting, training
 
 
 def build_model(text: str, classes: int, image_size: int = 32) -> nn.Module:
-    """The network that --model names: a function of common/models.py and its whole numbers.
+    """The network that --model names: a function of common/models and its whole numbers.
 
     ImageNet networks get the CIFAR stem for images up to 64 pixels: theirs would leave nothing.
     """
     name, *numbers = text.split("-")
-    if name not in models.__all__ or not all(re.fullmatch(r"\d+", n) for n in numbers):
-        names = ", ".join(models.__all__)
+    if name not in models.NAMES or not all(re.fullmatch(r"\d+", n) for n in numbers):
+        names = ", ".join(models.NAMES)
         raise UserError(f"--model {text}: choose from {names}, with numbers as in cifar_resnet-56")
     function = getattr(models, name)
     options = {"num_classes": classes}
@@ -125,7 +125,7 @@ def arguments(argv: list[str] | None):
     """The shared flags and this lesson's own."""
     flags = lesson.parser(__doc__)
     add = flags.add_argument
-    add("--model", default="cifar_resnet-20", help="a function of common/models.py, its numbers "
+    add("--model", default="cifar_resnet-20", help="a function of common/models, its numbers "
         "behind dashes (default: %(default)s)")  # fmt: skip
     add("--epochs", type=lesson.positive, default=5, help="(default: %(default)s)")
     add("--batch-size", type=lesson.positive, default=128, help="images (default: %(default)s)")

@@ -27,9 +27,9 @@ def multiply_adds(model: nn.Module, *shape: int) -> int:
 
 
 def depth(model: nn.Module) -> int:
-    """Convolutions and linear layers on the main path, as papers count; shortcuts excluded."""
+    """Convolutions and linear layers on the main path, as papers count; no shortcuts, no gates."""
     layers = {n for n, m in model.named_modules() if isinstance(m, nn.Conv2d | nn.Linear)}
-    return sum("downsample" not in name for name in layers)
+    return sum("downsample" not in name and "se.fc" not in name for name in layers)
 
 
 def activations(model: nn.Module, names: list[str], x: torch.Tensor) -> dict[str, torch.Tensor]:

@@ -1,6 +1,7 @@
 """Experiments on several networks: trained side by side, watched in the same way, by seed."""
 
 import math
+import re
 import statistics
 from dataclasses import dataclass, field, replace
 
@@ -12,6 +13,7 @@ from common import UserError, analysis, training
 from common.data import Dataset, Split
 
 LESION_IMAGES = 200  # of the test split, for each deleted block
+STAGE = re.compile(r"layer\d|features\.denseblock\d")
 WINDOW = 10  # steps over which losses and errors are averaged
 
 
@@ -26,9 +28,9 @@ class Run:
 
 
 def block_names(model: torch.nn.Module) -> list[str]:
-    """The blocks of a CIFAR network, in the order in which the signal passes them."""
-    stages = ("layer1", "layer2", "layer3")
-    return [f"{stage}.{i}" for stage in stages for i in range(len(getattr(model, stage)))]
+    """The blocks of a network (of a DenseNet the layers), in the order of the signal."""
+    stages = [name for name, _ in model.named_modules() if STAGE.fullmatch(name)]
+    return [f"{s}.{child}" for s in stages for child, _ in model.get_submodule(s).named_children()]
 
 
 def train_all(

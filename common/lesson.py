@@ -115,18 +115,24 @@ def not_greater(one: list[float], other: list[float]) -> str:
 
 def source_difference(old: type, new: type) -> list[str]:
     """Where two classes are defined, then the lines of code that only one has (-old, +new)."""
-    places = []
+    places, root = [], Path(__file__).resolve().parent.parent
     for cls in (old, new):
-        path, line = Path(inspect.getsourcefile(cls)), inspect.getsourcelines(cls)[1]
-        places.append(f"{cls.__name__}: {path.parent.name}/{path.name}, line {line}")
+        path = Path(inspect.getsourcefile(cls)).resolve().relative_to(root).as_posix()
+        places.append(f"{cls.__name__}: {path}, line {inspect.getsourcelines(cls)[1]}")
     lines = difflib.unified_diff(_code(old), _code(new), n=0)
     return places + [line for line in lines if not line.startswith(("---", "+++", "@@"))]
 
 
 def _code(cls: type) -> list[str]:
-    """The source of a class without docstrings and blank lines."""
+    """The source of a class without docstrings and blank lines, each signature on one line."""
     lines = inspect.getsource(cls).splitlines()
     for node in ast.walk(ast.parse("\n".join(lines))):
+        if isinstance(node, ast.FunctionDef):
+            first, last = node.lineno - 1, node.body[0].lineno - 1
+            indent = lines[first][: node.col_offset]
+            signature = " ".join(line.strip() for line in lines[first:last])
+            signature = signature.replace("( ", "(").replace(", )", ")")
+            lines[first:last] = [indent + signature] + [""] * (last - first - 1)
         if isinstance(node, ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node):
             first, last = node.body[0].lineno, node.body[0].end_lineno
             lines[first - 1 : last] = [""] * (last - first + 1)

@@ -65,7 +65,7 @@ def test_a_mistake_is_one_line_and_exit_status_2(capsys):
 
 def test_source_difference_is_the_shortcut():
     lines = lesson.source_difference(PlainBlock, BasicBlock)
-    assert lines[0].startswith("PlainBlock: common/blocks.py, line ")
+    assert lines[0].startswith("PlainBlock: common/blocks/residual.py, line ")
     removed = [line[1:].strip() for line in lines[2:] if line.startswith("-")]
     assert removed == [
         "class PlainBlock(nn.Module):",

@@ -1,11 +1,4 @@
-"""The building blocks, one class each.
-
-Every class stands alone: paste it under
-
-    import torch, torch.nn as nn, torch.nn.functional as F
-
-and it works. Parameter names are torchvision's, so pretrained weights load with `strict=True`.
-No operation works in place, so that hooks see the activations as they were.
+"""The blocks of He et al. 2015 (arXiv:1512.03385): plain, basic, bottleneck.
 
 Shortcut options, as compared by He et al. 2015, section 4.1:
     A  subsample and pad the new channels with zeros: no parameters

@@ -1,0 +1,21 @@
+"""The building blocks, one class each.
+
+Every class stands alone: paste it under
+
+    import torch, torch.nn as nn, torch.nn.functional as F
+
+and it works; a class made of another one of its file says so ("Needs"). Parameter names are
+torchvision's, so pretrained weights load with `strict=True`. No operation works in place, so that
+hooks see the activations as they were.
+"""
+
+from .densenet import DenseBlock, DenseLayer, SimpleDenseLayer, Transition
+from .preactivation import PreActBlock, PreActBottleneck, WideBlock
+from .residual import BasicBlock, Bottleneck, PlainBlock
+from .resnext import ResNeXtBlock
+from .squeeze_excitation import SEBasicBlock, SEBottleneck, SqueezeExcitation
+
+__all__ = ["BasicBlock", "Bottleneck", "PlainBlock"]
+__all__ += ["PreActBlock", "PreActBottleneck", "WideBlock"]
+__all__ += ["ResNeXtBlock", "SEBasicBlock", "SEBottleneck", "SqueezeExcitation"]
+__all__ += ["DenseBlock", "DenseLayer", "SimpleDenseLayer", "Transition"]

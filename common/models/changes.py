@@ -1,0 +1,34 @@
+"""Changes that turn a network into another one, for ablations."""
+
+import torch.nn as nn
+
+from common.blocks import BasicBlock, Bottleneck
+
+
+def without_batch_norm(model: nn.Module) -> nn.Module:
+    """The same network, changed in place, with the identity wherever it had batch norm."""
+    for module in list(model.modules()):
+        for name, child in module.named_children():
+            if isinstance(child, nn.BatchNorm2d):
+                setattr(module, name, nn.Identity())
+    return model
+
+
+def default_init(model: nn.Module) -> nn.Module:
+    """The same network, changed in place, with PyTorch's default convolution weights."""
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d):
+            module.reset_parameters()
+    return model
+
+
+def zero_last_gamma(model: nn.Module) -> nn.Module:
+    """The same network, changed in place, with each block's last batch-norm scale at zero.
+
+    Each block then starts as relu(shortcut(x)) (Goyal et al. 2017, arXiv:1706.02677, 5.1).
+    """
+    for module in model.modules():
+        if isinstance(module, BasicBlock | Bottleneck):
+            last = module.bn2 if isinstance(module, BasicBlock) else module.bn3
+            nn.init.zeros_(last.weight)
+    return model
