@@ -10,6 +10,9 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 from torch.utils.flop_counter import FlopCounterMode
+from tqdm import tqdm
+
+from common import training
 
 
 def parameter_count(model: nn.Module) -> int:
@@ -136,6 +139,31 @@ def parity(ours: nn.Module, reference: nn.Module, x, y) -> tuple[float, float]:
     return logits, relative_difference(*pairs)
 
 
+@training.one_thread()
+def peak_bytes(model: nn.Module, x: torch.Tensor, y: torch.Tensor) -> int:
+    """Bytes that a training step with momentum holds when it holds most: after the forward pass.
+
+    Weights, gradients and momentum, and whatever autograd has saved for the backward pass, each
+    storage counted once. x is N C H W, y holds class indices. A copy of the model is measured.
+    """
+    model = copy.deepcopy(model).train()
+    weights = {p.untyped_storage().data_ptr(): p.untyped_storage() for p in model.parameters()}
+    saved: dict[int, torch.UntypedStorage] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        saved[storage.data_ptr()] = storage  # kept alive, so that no address is used twice
+        return tensor
+
+    with (
+        torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor),
+        training.autocast(x.device.type),
+    ):
+        F.cross_entropy(model(x).float(), y)
+    activations = sum(s.nbytes() for place, s in saved.items() if place not in weights)
+    return activations + 3 * sum(s.nbytes() for s in weights.values())
+
+
 def receptive_field(module: nn.Module, in_channels: int, size: int = 15) -> int:
     """Side, in input pixels, of the square that one output position of `module` depends on.
 
@@ -148,6 +176,29 @@ def receptive_field(module: nn.Module, in_channels: int, size: int = 15) -> int:
     out[:, :, out.shape[2] // 2, out.shape[3] // 2].sum().backward()
     rows = x.grad.abs().sum(dim=(0, 1, 3)).nonzero()
     return int(rows.max() - rows.min() + 1)
+
+
+@training.one_thread()
+def step_seconds(
+    models: dict[str, nn.Module], x: torch.Tensor, y: torch.Tensor, rounds: int = 7
+) -> dict[str, list[float]]:
+    """Wall-clock seconds of training steps on the batch x, y, one a round, by network.
+
+    The networks alternate, so that a machine whose speed drifts slows all of them alike. On a CPU
+    they run on one core.
+    """
+    steps, seconds, device = {}, {name: [] for name in models}, x.device.type
+    for name, model in models.items():
+        model.to(device, memory_format=torch.channels_last).train()
+        optimizer = training.sgd(model, lr=0.0)
+        steps[name] = lambda m=model, o=optimizer: training.train_step(m, x, y, o, device)
+    for turn in tqdm(range(rounds + 1), "step times", disable=None, leave=False):
+        for name, step in steps.items():
+            start = time.perf_counter()
+            step()[0].item()  # reading the loss waits for the device
+            if turn:  # the first one is not counted
+                seconds[name].append(time.perf_counter() - start)
+    return seconds
 
 
 def median_seconds(function: Callable[[], object], repeats: int = 5) -> float:

@@ -80,6 +80,22 @@ def _train(run: Run, dataset, epochs, batch_size, device, bar) -> dict | None:
         "step_error": smooth((1 - torch.stack(accuracies)).tolist()),
         "gradients": probe.gradients,
         "updates": probe.updates,
+        "seconds": rows[-1]["seconds"],
+    }
+
+
+def test_all(
+    runs: list[Run], results: dict[str, list[dict | None]], dataset: Dataset, device: str = "cpu"
+) -> dict[str, list[float]]:
+    """Accuracy on all test images of each trained network by name; NaN where it diverged."""
+
+    def job(run: Run) -> float:
+        return training.evaluate(run.model, dataset, "test", device)[1]
+
+    tested = _by_name(runs, training.side_by_side(job, runs, device))
+    return {
+        name: [a if r else math.nan for a, r in zip(tested[name], found, strict=True)]
+        for name, found in results.items()
     }
 
 

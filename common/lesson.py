@@ -50,6 +50,18 @@ def parser(doc: str) -> Parser:
     return flags
 
 
+def training_flags(flags: Parser, lr: float) -> None:
+    """The flags of the lessons that train many networks, with small defaults."""
+    add, whole = flags.add_argument, positive
+    add("--epochs", type=whole, default=3, help="(default: %(default)s)")
+    add("--seeds", type=whole, default=3, help="repetitions, 2 or more (default: %(default)s)")
+    add("--width", type=whole, default=8, help="channels, first stage (default: %(default)s)")
+    add("--image-size", type=whole, default=16, help="pixels (default: %(default)s)")
+    add("--images", type=whole, default=3000, help="train and val (default: %(default)s)")
+    add("--batch-size", type=whole, default=48, help="images (default: %(default)s)")
+    add("--lr", type=float, default=lr, help="peak learning rate (default: %(default)s)")
+
+
 def natural(text: str) -> int:
     """A whole number, 0 or more, for argparse."""
     if not text.isdecimal():
@@ -195,6 +207,8 @@ class Report:
         """Print a claim beside its source's prediction, what this run measured, and the verdict."""
         entry = {"claim": claim, "predicted": predicted, "measured": measured, "verdict": judged}
         self.findings.append(entry)
+        if self.lines[-1] and not self.lines[-1].startswith("---"):
+            self.say()
         for key, value in entry.items():
             self.say(f"  {key:<9}  {value}")
         self.say()
@@ -228,6 +242,8 @@ def _plain(value):
     """The value in JSON's types; what is not a finite number becomes null."""
     if isinstance(value, dict):
         return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, torch.Tensor):
+        return _plain(value.tolist())
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
     if isinstance(value, float):

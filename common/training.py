@@ -172,6 +172,18 @@ def side_by_side(function: Callable, jobs: list, device: str) -> list:
         torch.set_num_threads(threads)
 
 
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """Inside the `with`, PyTorch computes on one core: small operations gain nothing from a second
+    one, and lose much if it is busy."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
 @torch.no_grad()
 def predict(model: nn.Module, dataset, split: str, device: str = "cpu") -> torch.Tensor:
     """Logits of every image of a split in its order, float32 N classes, in eval mode."""

@@ -1,9 +1,11 @@
+import itertools
+
 import pytest
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
-from common import analysis, models
+from common import analysis, models, training
 from common.blocks import BasicBlock, Bottleneck
 
 
@@ -44,3 +46,35 @@ def test_relative_difference():
     a, b = torch.tensor([1.0, 10.0]), torch.tensor([1.0, 8.0])
     assert analysis.relative_difference([a, b], [a, b]) == 0
     assert analysis.relative_difference([a], [b]) == 0.25
+
+
+def test_peak_bytes_are_what_the_allocator_hands_out():
+    """The running sum of all allocations of a step, against what is counted without running it."""
+    model = models.cifar_resnet(20, width=8)
+    x, y = torch.randn(32, 3, 16, 16), torch.randint(10, (32,))
+    counted = analysis.peak_bytes(model, x, y)
+    optimizer = training.sgd(model, 0.01)
+    training.train_step(model, x, y, optimizer, "cpu")  # momentum and gradients are there now
+    held = 3 * sum(p.nbytes for p in model.parameters())
+    with torch.profiler.profile(
+        activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True
+    ) as profile:
+        training.train_step(model, x, y, optimizer, "cpu")
+    events = [e for e in profile.profiler.kineto_results.events() if e.name() == "[memory]"]
+    sizes = [e.nbytes() for e in sorted(events, key=lambda e: e.start_ns())]
+    assert counted == pytest.approx(held + max(itertools.accumulate(sizes)), rel=0.1)
+    assert list(model.buffers())[-1] == 2  # steps taken: the count ran on a copy
+
+
+def test_step_seconds_alternate_and_restore_the_threads():
+    order, threads = [], torch.get_num_threads()
+    nets = {name: models.cifar_resnet(8, width=4) for name in ("one", "two")}
+    for name, net in nets.items():
+        net.register_forward_hook(lambda *_, name=name: order.append(name))
+    before = [p.clone() for p in nets["one"].parameters()]
+    x, y = torch.randn(4, 3, 8, 8), torch.arange(4)
+    seconds = analysis.step_seconds(nets, x, y, rounds=3)
+    assert order == ["one", "two"] * 4
+    assert [len(found) for found in seconds.values()] == [3, 3]
+    assert torch.get_num_threads() == threads
+    assert all(torch.equal(a, b) for a, b in zip(before, nets["one"].parameters(), strict=True))

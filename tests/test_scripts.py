@@ -21,6 +21,7 @@ FIGURES = {
     "01": ["gradient_flow"],
     "02": ["stems"],
     "03": ["gradients", "lesions", "training_curves"],
+    "04": ["deep_training", "dense_reuse", "gates", "variants"],
     "06": ["curves"],
 }
 
@@ -171,6 +172,8 @@ MISTAKES = [
     ("03", "--data shapes --quick --lr 1e30", "smaller --lr"),
     ("03", "--data shapes --quick --out-dir {}/file", "--out-dir"),
     ("03", "--data-dir {}/gap", "cat"),
+    ("04", "--data shapes --layers 1000", "9n + 2"),
+    ("04", "--data shapes --quick --lr 1e30", "smaller --lr"),
 ]
 
 

@@ -19,6 +19,7 @@ from .imagenet import (
     densenet161,
     densenet169,
     densenet201,
+    grouped,
     resnet18,
     resnet34,
     resnet50,
@@ -39,7 +40,7 @@ from .networks import CifarNet, DenseNet, PreActNet, ResNet
 NAMES = [*cifar.__all__, *imagenet.__all__]
 
 __all__ = ["NAMES", "CifarNet", "DenseNet", "PreActNet", "ResNet"]
-__all__ += ["default_init", "without_batch_norm", "zero_last_gamma"]
+__all__ += ["default_init", "grouped", "without_batch_norm", "zero_last_gamma"]
 __all__ += ["cifar_densenet", "cifar_plain", "cifar_preact_resnet", "cifar_resnet"]
 __all__ += ["cifar_resnext", "cifar_se_resnet", "cifar_wide_resnet"]
 __all__ += ["resnet18", "resnet34", "resnet50", "resnet101", "resnet152"]

@@ -1,0 +1,160 @@
+"""The figures of lesson 4, of what common/deep.py and common/variants.py measured."""
+
+import math
+import statistics
+
+import numpy as np
+import seaborn
+from matplotlib import patheffects
+
+from common.experiment import WINDOW
+from common.plotting import GREY, OTHERS, RESIDUAL, TWINS, band, label_ends, new_figure
+from common.probes import by_age, class_dependence
+from common.variants import REFERENCE, exponent
+
+
+def draw(report, args, table: dict, measured: dict) -> None:
+    """All four, into the report's folder; `measured` as the lesson returns it."""
+    setup = f"{report.results['data']}, {args.image_size}x{args.image_size} pixels, "
+    setup += f"{args.epochs} epochs, {args.seeds} seeds"
+    pair = measured["thousand_layers"], measured["identity_paths"]
+    size = args.layers, len(args.names), report.results["data"]
+    report.figure(deep_training(*pair, *size), "deep_training")
+    report.figure(dense_reuse(**measured["density"], setup=setup), "dense_reuse")
+    report.figure(gate_maps(measured["gates"], args.names, setup), "gates")
+    report.figure(trade_off(table, setup), "variants")
+
+
+def deep_training(losses: dict, paths: dict, layers: int, classes: int, data_name: str):
+    """Loss by step, one line a seed, and the open share of identity paths by length.
+
+    `losses` as `deep.twins` gives them, `paths` as `deep.identity_paths`.
+    """
+    ends = {kind: _course(runs) for kind, runs in losses.items()}
+    title = f"{layers} layers: the loss {ends['residual']} with shortcuts, {ends['plain']} without"
+    subtitle = f"Left: pre-activation bottlenecks, {data_name}, 8x8 pixels, one line a seed, grey: "
+    subtitle += "guessing. Right: 16 channels at initialisation, mean and range over seeds"
+    figure, axes = new_figure(title, subtitle, 11, 4.8, ncols=2)
+    labels = [(math.log(classes), "guessing", GREY)]
+    for kind, runs in losses.items():
+        colour, dash = TWINS[kind]
+        for run in runs:
+            finite = [loss for loss in run if math.isfinite(loss)]
+            axes[0].plot(range(1, len(finite) + 1), finite, dash, color=colour, linewidth=1.5)
+            if finite and len(finite) < len(run):
+                axes[0].plot(len(finite), finite[-1], "X", color=colour, markersize=10)
+        text = kind if len(finite) == len(run) else f"{kind}: no number after x"
+        labels.append((finite[-1] if finite else math.log(classes), text, colour))
+    axes[0].axhline(math.log(classes), color=GREY, linewidth=1)
+    axes[0].set(xlabel="step", ylabel="training loss (nats)")
+    axes[0].margins(x=0.02)
+    label_ends(axes[0], labels)
+    labels = []
+    for kind, look in (("pre", (RESIDUAL, "-")), ("post", (OTHERS[0], "-."))):
+        runs = 100 * np.array(paths[kind])
+        index = range(1, runs.shape[1] + 1)
+        labels.append((band(axes[1], index, runs, look), f"{kind}-activation", look[0]))
+    axes[1].set(xlabel="blocks on the identity path", ylabel="entries whose path is open (%)")
+    axes[1].set(ylim=(0, 105), xlim=(1, runs.shape[1]))
+    label_ends(axes[1], labels)
+    return figure
+
+
+def _course(runs: list[list[float]]) -> str:
+    """What became of the loss, in words and means over seeds."""
+    if not all(math.isfinite(loss) for run in runs for loss in run):
+        last = min(sum(math.isfinite(loss) for loss in run) for run in runs)
+        return f"is no number after step {last}"
+    first, last = (statistics.fmean(statistics.fmean(run[part]) for run in runs)
+                   for part in (slice(WINDOW), slice(-WINDOW, None)))  # fmt: skip
+    return f"goes from {first:.2f} to {last:.2f}"
+
+
+def dense_reuse(memory: dict, reuse: list, setup: str):
+    """Memory by depth, and what every reader of the dense blocks loses without each source.
+
+    `memory` as `variants.memory_by_depth` gives it; `reuse` one `probes.reuse` a seed.
+    """
+    depths = list(memory["dense"])
+    powers = {kind: exponent(depths, list(found.values())) for kind, found in memory.items()}
+    rises = [statistics.fmean(ages) for ages in zip(*map(by_age, reuse), strict=True)]
+    title = f"DenseNet: memory grows as depth^{powers['dense']:.2f} (ResNet: {powers['resnet']:.2f}"
+    title += f"); a hidden old source costs {rises[0]:.2f} nats, the newest {rises[1]:.2f}"
+    subtitle = "Left: one training step on 8 images of 32x32. Right: rise of the validation loss "
+    subtitle += f"(nats) when a reader does not see a source; dense-22, {setup}"
+    figure, axes = new_figure(title, subtitle, 12, 4.6, ncols=4, width_ratios=[1.5, 1, 1, 1])
+    axes[0].set(xscale="log", yscale="log", xlabel="depth (layers)", ylabel="peak memory (MB)")
+    labels = []
+    for (kind, found), colour in zip(memory.items(), (OTHERS[0], RESIDUAL), strict=True):
+        values = [size / 1e6 for size in found.values()]
+        axes[0].plot(depths, values, "o-", color=colour, markersize=4)
+        labels.append((values[-1], {"dense": "DenseNet", "resnet": "ResNet"}[kind], colour))
+    axes[0].set_xticks(depths, depths)
+    axes[0].minorticks_off()
+    label_ends(axes[0], labels)
+    blocks = [[np.mean(rows, axis=0) for rows in zip(*runs, strict=True)]
+              for runs in zip(*reuse, strict=True)]  # fmt: skip
+    top = max(row.max() for block in blocks for row in block)
+    for i, (ax, block) in enumerate(zip(axes[1:], blocks, strict=True), 1):
+        grid = np.full((len(block), len(block)), np.nan)
+        for reader, row in enumerate(block):
+            grid[reader, : len(row)] = row
+        readers = [f"layer {k}" for k in range(1, len(block))] + ["what follows"]
+        seaborn.heatmap(grid, ax=ax, vmin=0, vmax=top, cmap="cividis", annot=True, fmt=".2f",
+                        cbar=False, xticklabels=["input", *range(1, len(block))],
+                        yticklabels=readers if i == 1 else False)  # fmt: skip
+        ax.set_title(f"dense block {i}", fontsize=11)
+        ax.set_xlabel("source (layer)")
+        ax.tick_params("y", rotation=0)
+    return figure
+
+
+def gate_maps(found: list[dict], names: list[str], setup: str):
+    """Mean gate of each class and channel, first and last block, of the first seed's network.
+
+    `found` holds one `probes.class_gates` a seed.
+    """
+    first, *_, last = found[0]
+    spread = [statistics.fmean(class_dependence(run[b]) for run in found) for b in (first, last)]
+    title = f"Gates differ between classes by {spread[0]:.3f} in the first block, "
+    title += f"by {spread[1]:.3f} in the last (standard deviation)"
+    subtitle = f"se-20, {setup}: the numbers are means over them, the maps show the first"
+    figure, axes = new_figure(title, subtitle, 12, 4.6, ncols=2, width_ratios=[1, 2.4])
+    for ax, block in zip(axes, (first, last), strict=True):
+        shown = ax is axes[1]
+        seaborn.heatmap(found[0][block].cpu().numpy(), ax=ax, vmin=0, vmax=1, cmap="cividis",
+                        cbar=shown, cbar_kws={"label": "gate"} if shown else None,
+                        yticklabels=False if shown else names)  # fmt: skip
+        count = found[0][block].shape[1]
+        ticks = np.arange(0, count, max(1, count // 8))
+        ax.set_xticks(ticks + 0.5, ticks + 1, rotation=0)
+        ax.set_title(f"{block} ({count} channels)", fontsize=11)
+        ax.set_xlabel("channel")
+    return figure
+
+
+def trade_off(table: dict, setup: str):
+    """Test accuracy against seconds of training; the area of a disk is its parameters.
+
+    `table` as `variants.compare` gives it.
+    """
+    mean = {name: statistics.fmean(found["accuracy"]) for name, found in table.items()}
+    best = max(mean, key=mean.get)
+    cheapest = min(table, key=lambda name: statistics.fmean(table[name]["seconds"]))
+    title = f"Most accurate: {best}, {100 * mean[best]:.0f} % ({REFERENCE}: "
+    title += f"{100 * mean[REFERENCE]:.0f} %); fastest: {cheapest}, {100 * mean[cheapest]:.0f} %"
+    setup += ". Area: parameters; bars: range over seeds"
+    figure, ax = new_figure(title, setup, 9, 5.2)
+    largest = max(found["parameters"] for found in table.values())
+    for name, found in table.items():
+        colour = RESIDUAL if name == REFERENCE else OTHERS[0]
+        x, shares = statistics.fmean(found["seconds"]), 100 * np.array(found["accuracy"])
+        ax.plot([x, x], [shares.min(), shares.max()], color=GREY, linewidth=1)
+        area = 500 * found["parameters"] / largest
+        ax.scatter(x, shares.mean(), s=area, color=colour, alpha=0.8, edgecolors="white")
+        text = ax.annotate(name, (x, shares.mean()), (12, 6), textcoords="offset points", size=10)
+        text.set_path_effects([patheffects.withStroke(linewidth=3, foreground="white")])
+    ax.set(xlabel="training (seconds, one core, two networks at a time)")
+    ax.set(ylabel="test accuracy (%)")
+    ax.margins(0.15)
+    return figure
