@@ -1,5 +1,7 @@
 """Record the lessons' results under .github/recorded and quote them anew in README.md.
 
+The table of mistakes comes from tests/mistakes.py and is measured anew either way.
+
 python -m tests.record              run every lesson, then refresh the README
 python -m tests.record --no-run     refresh the README from what is recorded
 """
@@ -9,6 +11,8 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+
+from tests import mistakes
 
 ROOT = Path(__file__).resolve().parent.parent
 RECORDED = ROOT / ".github" / "recorded"
@@ -31,6 +35,12 @@ def refresh(readme: str, reports: list[str]) -> str:
     return re.sub(r"^```text\n(.*?)\n```$", current, readme, flags=re.MULTILINE | re.DOTALL)
 
 
+def refresh_mistakes(readme: str, table: str) -> str:
+    """Replace what stands between the two comments that mark the table of mistakes."""
+    marked = r"(<!-- mistakes -->\n).*?(\n\n<!-- /mistakes -->)"
+    return re.sub(marked, lambda match: match[1] + table + match[2], readme, flags=re.DOTALL)
+
+
 def main() -> None:
     """Run, record, refresh."""
     flags = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -42,7 +52,8 @@ def main() -> None:
             subprocess.run(command, cwd=ROOT, check=True)
     path = ROOT / "README.md"
     reports = [p.read_text(encoding="utf-8") for p in sorted(RECORDED.glob("*/report.txt"))]
-    path.write_text(refresh(path.read_text(encoding="utf-8"), reports), encoding="utf-8")
+    readme = refresh(path.read_text(encoding="utf-8"), reports)
+    path.write_text(refresh_mistakes(readme, mistakes.table()), encoding="utf-8")
 
 
 if __name__ == "__main__":

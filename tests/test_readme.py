@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests import record
+from tests import mistakes, record
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -69,6 +69,11 @@ def test_the_quotes_are_those_that_recording_would_write():
     assert record.refresh(README, reports) == README
     changed = [report.replace("0.4", "0.5") for report in reports]
     assert record.refresh(README, changed) != README
+
+
+def test_the_table_of_mistakes_is_the_one_that_the_gallery_measures():
+    assert record.refresh_mistakes(README, mistakes.table()) == README
+    assert record.refresh_mistakes(README, "another table") != README
 
 
 def test_links_and_pictures_exist():
