@@ -93,9 +93,9 @@ def idea(report, number: int, name: str) -> None:
     report.say()
 
 
-def costs(report, table, names) -> None:
+def costs(report, table, names, title: str = "network") -> None:
     """What networks cost, and how accurate they are."""
-    header = ["network", "parameters", "multiply-adds (M)", "step (ms)", "peak memory (MB)"]
+    header = [title, "parameters", "multiply-adds (M)", "step (ms)", "peak memory (MB)"]
     rows = []
     for name in names:
         found, step = table[name], 1e3 * statistics.median(table[name]["step"])
@@ -241,17 +241,18 @@ def gates(report, dataset, table, trained) -> list[dict]:
 def verdicts(report, table) -> dict[str, str]:
     """Everything on one table, and when to use which, worded from it."""
     report.section("7. All variants: the same parameters, steps, batches and seeds")
-    costs(report, table, table)
+    costs(report, table, table, "variant")
     report.section(f"8. When to use which, against {REFERENCE}")
     rows, judged, reference = [], variants.judge(table), table[REFERENCE]
     for name, found in table.items():
         times = variants.ratio(found["step"], reference["step"])
         memory = f"{found['peak'] / reference['peak']:.2f}"
         rows.append([name, judged[name], times, memory, variants.PUBLISHED.get(name, "")])
-    header = ["network", "test accuracy", "time x", "memory x", "error at full scale (its paper)"]
+    header = ["variant", "test accuracy", "time x", "memory x", "error at full scale (its paper)"]
     report.table(header, rows)
     for line in variants.advice(table, judged):
         report.say(line)
+    report.say()
     return judged
 
 

@@ -115,7 +115,8 @@ def advice(table: dict[str, dict], judged: dict[str, str]) -> list[str]:
         f"Highest mean accuracy: {best}, {beaten}.",
         f"Among those no less accurate than {REFERENCE}, the least time a step: {fast}; the least",
         f"memory: {lean}; the fewest parameters: {small} ({table[small]['parameters']:,}).",
-        "The last column is not measured here: it takes hundreds of epochs and larger networks.",
+        "One learning rate for all, and few steps: in a longer training the order may differ. The",
+        "last column is not measured here; it took hundreds of epochs and the networks named.",
     ]
 
 
