@@ -11,7 +11,6 @@ float32 would round to zero.
 Writes gradient_flow.png, report.txt and results.json to outputs/01_basic_residual_block/.
 """
 
-import math
 import statistics
 
 import numpy as np
@@ -22,6 +21,7 @@ from tqdm import tqdm
 
 from common import analysis, data, lesson, models, plotting
 from common.blocks import BasicBlock, PlainBlock
+from common.flow import CONDITIONS, THEORY, factor_per_layer
 
 
 def by_hand(x, w1, w2, gamma1, beta1, gamma2, beta2):
@@ -113,12 +113,6 @@ def dimension_changes(report) -> list[list]:
     return rows
 
 
-CONDITIONS = ("no BN, default init", "no BN, Kaiming init", "BN")
-# Growth of a wide plain network's gradient norm per layer: weights of variance 1/(3 fan-in), of
-# which ReLU passes half; variance 2/fan-in (He et al. 2015); Yang et al. 2019, theorem 8.
-THEORY = dict(zip(CONDITIONS, [(1 / 6) ** 0.5, 1.0, (math.pi / (math.pi - 1)) ** 0.5], strict=True))
-
-
 def tower(block, blocks: int, condition: str) -> nn.Sequential:
     """A 3x3 stem, `blocks` equal blocks of 16 channels, global pooling, a classifier."""
     stem = nn.Sequential(nn.Conv2d(3, 16, 3, padding=1, bias=False), nn.BatchNorm2d(16), nn.ReLU())
@@ -144,12 +138,6 @@ def gradient_flow(x, y, blocks: int, seeds: range) -> dict[tuple[str, str], list
         kind = "plain" if block is PlainBlock else "residual"
         norms.setdefault((kind, condition), []).append(measured)
     return norms
-
-
-def factor_per_layer(norms: list[float]) -> float:
-    """Growth of the gradient per convolution on its way towards the input, by least squares."""
-    slope, _ = np.polyfit(range(len(norms)), np.log(norms), deg=1)  # a block, towards the output
-    return math.exp(-slope / 2)  # two convolutions in a block
 
 
 def report_flow(report, norms) -> dict[str, list[float]]:

@@ -14,34 +14,11 @@ outputs/06_practical_example/.
     python 06_practical_example.py --data-dir MY_PHOTOS --image-size 64 --epochs 20 --lr 0.05
 """
 
-import inspect
-import re
-
 import torch
 import torch.nn as nn
 
-from common import UserError, analysis, data, lesson, models, plotting, training
-
-
-def build_model(text: str, classes: int, image_size: int = 32) -> nn.Module:
-    """The network that --model names: a function of common/models and its whole numbers.
-
-    ImageNet networks get the CIFAR stem for images up to 64 pixels: theirs would leave nothing.
-    """
-    name, *numbers = text.split("-")
-    if name not in models.NAMES or not all(re.fullmatch(r"\d+", n) for n in numbers):
-        names = ", ".join(models.NAMES)
-        raise UserError(f"--model {text}: choose from {names}, with numbers as in cifar_resnet-56")
-    function = getattr(models, name)
-    options = {"num_classes": classes}
-    if "stem" in inspect.signature(function).parameters:
-        options["stem"] = "cifar" if image_size <= 64 else "imagenet"
-    try:
-        return function(*map(int, numbers), **options)
-    except TypeError as error:
-        raise UserError(f"--model {text}: numbers as in cifar_resnet-20 are needed") from error
-    except ValueError as error:
-        raise UserError(f"--model {text}: {error}") from error
+from common import analysis, data, lesson, plotting, training
+from common.checkpoints import build_model
 
 
 def describe(report, dataset: data.Dataset, model: nn.Module) -> None:

@@ -26,6 +26,12 @@ def new_figure(title: str, subtitle: str, width: float = 9, height: float = 5, *
 
     `subplots` goes to `Figure.subplots`. Returns the figure and its axes.
     """
+    figure = titled(title, subtitle, width, height)
+    return figure, figure.subplots(**subplots)
+
+
+def titled(title: str, subtitle: str, width: float, height: float):
+    """The same without axes."""
     figure = pyplot.figure(figsize=(width, height), layout="constrained")
     title = textwrap.fill(title, int(width * 9.5))
     subtitle = textwrap.fill(subtitle, int(width * 12.5))
@@ -34,7 +40,7 @@ def new_figure(title: str, subtitle: str, width: float = 9, height: float = 5, *
     figure.text(0.015, 1 - 0.12 / height, title, va="top", weight="bold", size=13)
     figure.text(0.015, 1 - below / height, subtitle, va="top", color=GREY, size=10)
     figure.get_layout_engine().set(rect=(0, 0, 1, 1 - bottom / height), w_pad=0.1, h_pad=0.08)
-    return figure, figure.subplots(**subplots)
+    return figure
 
 
 def band(axes, x, runs, look: tuple[str, str], width: float = 2) -> float:

@@ -12,7 +12,7 @@ import torch
 import torchvision
 from PIL import Image
 
-from common import lesson, plotting  # plotting: builds matplotlib's font cache, once
+from common import lesson, models, plotting  # plotting: builds matplotlib's font cache, once
 
 ROOT = Path(__file__).resolve().parent.parent
 plotting.use_theme()
@@ -22,6 +22,7 @@ FIGURES = {
     "02": ["stems"],
     "03": ["gradients", "lesions", "training_curves"],
     "04": ["deep_training", "dense_reuse", "gates", "variants"],
+    "05": ["architecture", "feature_evolution", "gradient_flow", "loss_landscape"],
     "06": ["curves"],
 }
 
@@ -139,6 +140,12 @@ def inputs(tmp_path_factory):
     torch.save(torchvision.models.resnet34().state_dict(), root / "resnet34.pth")
     torch.save({"epoch": 3}, root / "other.pth")
     torch.save(torchvision.models.resnet18(num_classes=4).state_dict(), root / "resnet18.pth")
+    net = models.cifar_plain(8, num_classes=2).state_dict()
+    entries = {"model": net, "model_name": "cifar_plain-8", "classes": ["cat", "dog"]}
+    entries |= {"epoch": 1, "val_accuracy": 0.5}
+    torch.save(entries, root / "cats.pt")
+    torch.save(entries | {"classes": ["disk", "ring"]}, root / "shapes.pt")
+    torch.save(entries | {"model_name": "resnet18"}, root / "strange.pt")
     return root
 
 
@@ -174,6 +181,23 @@ MISTAKES = [
     ("03", "--data-dir {}/gap", "cat"),
     ("04", "--data shapes --layers 1000", "9n + 2"),
     ("04", "--data shapes --quick --lr 1e30", "smaller --lr"),
+    ("05", "--checkpoint {}/nowhere.pt", "nowhere.pt does not exist"),
+    ("05", "--checkpoint {}/file", "no checkpoint of plain tensors"),
+    ("05", "--checkpoint {}/other.pth", "not written by 06"),
+    ("05", "--checkpoint {}/resnet34.pth", "not written by 06"),
+    ("05", "--checkpoint {}/strange.pt", "do not fit resnet18"),
+    ("05", "--data shapes --checkpoint {}/cats.pt", "other classes"),
+    ("05", "--checkpoint {}/cats.pt {}/shapes.pt", "shapes.pt is for other"),
+    ("05", "--data shapes --image {}/nowhere.png", "nowhere.png does not exist"),
+    ("05", "--data shapes --image {}/file", "file is not a readable image"),
+    ("05", "--data shapes --images 12", "at least 12 training images"),
+    ("05", "--resolution 4", "--resolution"),
+    ("05", "--radius 0", "--radius"),
+    ("05", "--blocks NoBlock", "BasicBlock"),
+    ("05", "--data shapes --depth 21", "6n + 2"),
+    ("05", "--data shapes --quick --lr 1e30", "smaller --lr"),
+    ("05", "--data shapes --quick --out-dir {}/file", "--out-dir"),
+    ("05", "--data-dir {}/empty", "expected train/CLASS/IMAGE"),
 ]
 
 

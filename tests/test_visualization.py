@@ -1,0 +1,185 @@
+"""Lesson 5: findings and titles follow the numbers; checkpoints of every kind can be drawn."""
+
+import importlib
+import json
+
+import numpy as np
+import pytest
+import torch
+from matplotlib import pyplot
+
+from common import UserError, checkpoints, experiment, lesson, models, pictures, plotting
+from common.flow import CONDITIONS
+
+plotting.use_theme()
+
+
+@pytest.fixture(scope="module")
+def script():
+    return importlib.import_module("05_visualization")
+
+
+@pytest.fixture
+def report(tmp_path):
+    args = lesson.parser("doc").parse_args(["--out-dir", str(tmp_path)])
+    return lesson.Report("05_visualization.py", args, "made up")
+
+
+def title(figure):
+    text = " ".join(figure.texts[0].get_text().split())
+    pyplot.close(figure)
+    return text
+
+
+def towards_input(factor):
+    return [[factor ** (2 * i) * (1 + s / 100) for i in range(8, 0, -1)] for s in range(2)]
+
+
+def norms(vanishing, exploding):
+    """Both kinds alike but for batch norm, where `plain` explodes if `exploding`."""
+    start = {(k, c): towards_input(vanishing) for k in plotting.TWINS for c in CONDITIONS}
+    start["plain", "BN"], start["residual", "BN"] = map(towards_input, exploding)
+    return start
+
+
+def test_gradients_can_contradict_the_findings(script, report):
+    script.report_gradients(report, norms(0.4, (1.2, 1.01)), {"plain": [2.0, 1.0]})
+    script.report_gradients(report, norms(1.4, (1.01, 1.2)), {"plain": [2.0, 1.0]})
+    verdicts = [finding["verdict"] for finding in report.findings]
+    assert verdicts == ["holds"] * 2 + ["does not hold"] * 2
+
+
+def test_the_title_of_gradient_flow_says_what_it_is_given():
+    trained = {"plain": [30.0, 2.0, 1.0], "residual": [1.0, 1.0, 2.0]}
+    claimed = title(pictures.gradient_flow(norms(0.4, (1.3, 1.0)), trained, ""))
+    assert "plain's gradient vanishes with the default init (x3e-06)" in claimed
+    assert "explodes with BN (x39)" in claimed
+    assert "After training: plain x30, residual x0.5" in claimed
+    denied = title(pictures.gradient_flow(norms(1.4, (0.5, 1.0)), trained, ""))
+    assert "plain's gradient explodes with the default init (x1e+02)" in denied
+    assert "vanishes with BN" in denied
+
+
+def planes(rough, smooth):
+    """A dome for the rough network, a bowl for the smooth one."""
+    x = np.linspace(-1, 1, 5)
+    bowl = 1 + x[:, None] ** 2 + x**2
+    shapes = {rough: 4 - bowl, smooth: bowl}
+    return {
+        name: {"running": [shapes[name].tolist()] * 2, "recomputed": [shapes[name].tolist()] * 2}
+        | {"plain": shapes[name][2, 2]}
+        for name in ("plain", "residual")
+    }
+
+
+@pytest.mark.parametrize(("rough", "smooth"), [("plain", "residual"), ("residual", "plain")])
+def test_landscapes_can_contradict_the_claim(script, report, rough, smooth):
+    found = planes(rough, smooth)
+    shares = script.roughness(found)
+    errors = {"plain": 0.31, "residual": 0.02}
+    script.report_landscape(report, found, errors, shares, 9)
+    verdict = "holds" if rough == "plain" else "does not hold"
+    assert [finding["verdict"] for finding in report.findings] == [verdict] * 2
+    assert report.failed == []
+    figure = pictures.loss_landscape(found, errors, shares, np.linspace(-1, 1, 5).tolist(), "")
+    panels = [ax.get_title() for ax in figure.axes]
+    assert "training error 31 %" in panels[0]
+    said = {rough: "100 %", smooth: "0 %"}
+    assert f"plain {said['plain']}, residual {said['residual']};" in title(figure)
+
+
+def test_a_centre_that_is_not_the_loss_fails_the_check(script, report):
+    found = planes("plain", "residual")
+    found["residual"]["plain"] += 1e-7
+    shares = script.roughness(found)
+    script.report_landscape(report, found, dict.fromkeys(found, 0.1), shares, 9)
+    assert report.failed == ["residual: the centre is its own loss to the bit"]
+
+
+def seen(accuracy, similar):
+    """What similarity.look_inside would return for two blocks."""
+    channels = {"conv1": np.random.rand(2, 6, 6), "layer1": np.zeros((4, 1, 1))}
+    found = {"accuracies": [0.1, 0.2, accuracy], "standard_errors": [0.01] * 3}
+    found |= {"cka": [[[1.0, similar], [similar, 1.0]]] * 3, "class": 1, "p": 0.9}
+    return found | {"channels": channels}
+
+
+def test_features_can_contradict_the_claim_and_the_title_follows(script, report):
+    high, low = seen(0.8, 0.9), seen(0.3, 0.2)
+    for pair in ({"plain": low, "residual": high}, {"plain": high, "residual": low}):
+        alike = script.report_features(report, pair)
+    assert [f["verdict"] for f in report.findings] == ["holds", "does not hold"]
+    assert alike == {"plain": pytest.approx([0.9] * 3), "residual": pytest.approx([0.2] * 3)}
+    image = np.zeros((8, 8, 3), np.uint8)
+    text = title(pictures.feature_evolution(image, ["cat", "dog"], pair, ""))
+    assert "plain 80 %, residual 30 %" in text
+    assert "plain 0.90, residual 0.20" in text
+
+
+def test_networks_keep_their_colours():
+    looks = pictures.looks(["residual", "plain"])
+    assert looks == {kind: plotting.TWINS[kind] for kind in looks}
+    names = ["cifar_plain-8", "cifar_plain-20", "resnet18", "densenet121"]
+    assert len(set(pictures.looks(names).values())) == 4
+    assert len(pictures.looks(map(str, range(9)))) == 9
+
+
+CHECKED = ["cifar_plain-8", "cifar_preact_resnet-8", "cifar_densenet-10-4", "resnet18"]
+
+
+def checkpoint(folder, name, classes, image_size=32):
+    torch.manual_seed(0)
+    model = checkpoints.build_model(name, len(classes), image_size)
+    entries = {"model": model.state_dict(), "model_name": name, "classes": classes}
+    path = folder / f"{name}.pt"
+    torch.save(entries | {"epoch": 1, "val_accuracy": 0.5}, path)
+    return path
+
+
+def test_checkpoints_are_drawn(script, tmp_path):
+    from common.shapes import CLASSES
+
+    paths = [str(checkpoint(tmp_path, name, CLASSES)) for name in CHECKED[:3]]
+    arguments = ["--quick", "--data", "shapes", "--out-dir", str(tmp_path), "--image-size", "16"]
+    results = script.main([*arguments, "--checkpoint", *paths])
+    assert results["failed_checks"] == []
+    measured = results["measured"]
+    assert list(measured["landscapes"]) == CHECKED[:3]
+    assert len(measured["features"]["cifar_densenet-10-4"]["accuracies"]) > 3
+    assert len(list((tmp_path / "05_visualization").glob("*.png"))) == 4
+    json.dumps(measured)
+
+
+@pytest.mark.parametrize("name", CHECKED)
+def test_a_checkpoint_comes_back_whole(name, tmp_path):
+    path = checkpoint(tmp_path, name, ["cat", "dog"])
+    model, entries = checkpoints.load_model(path)
+    saved = torch.load(path, weights_only=True)["model"]
+    state = model.state_dict()
+    assert all(torch.equal(saved[key], state[key]) for key in saved)
+    assert not model.training
+    assert (entries["classes"], entries["image_size"]) == (["cat", "dog"], 32)
+
+
+def test_the_stem_is_read_from_the_weights(tmp_path):
+    path = checkpoint(tmp_path, "resnet18", ["cat", "dog"], image_size=224)
+    model, entries = checkpoints.load_model(path)
+    assert (model.stem, entries["image_size"]) == ("imagenet", 224)
+
+
+def test_a_checkpoint_for_other_classes_is_refused(script, tmp_path):
+    path = checkpoint(tmp_path, "cifar_plain-8", ["cat", "dog"])
+    with pytest.raises(UserError, match="other classes"):
+        script.main(["--quick", "--data", "shapes", "--checkpoint", str(path)])
+
+
+def test_every_network_has_blocks_in_stages():
+    numbers = {"cifar_plain": "-8", "cifar_resnet": "-8", "cifar_preact_resnet": "-8"}
+    numbers |= {"cifar_wide_resnet": "-10-1", "cifar_resnext": "-11-2-4"}
+    numbers |= {"cifar_densenet": "-10-4", "cifar_se_resnet": "-8"}
+    for name in models.NAMES:
+        with torch.device("meta"):
+            model = checkpoints.build_model(name + numbers.get(name, ""), 10)
+        blocks = experiment.block_names(model)
+        assert len(blocks) >= 3, name
+        assert all("." in block for block in blocks), name
