@@ -207,7 +207,7 @@ def arguments(argv: list[str] | None):
     flags = lesson.parser(__doc__)
     add, whole = flags.add_argument, lesson.positive
     add("--depths", type=whole, nargs="+", default=[20, 56], help="6n + 2 (default: %(default)s)")
-    lesson.training_flags(flags, lr=0.015)
+    lesson.training_flags(flags, lr=0.015, image_size=16, images=3000)
     add("--ablate", action="store_true", help="also change one thing at a time")
     add("--sweep", action="store_true", help="also try other learning rates for each network")
     args = flags.parse_args(argv)

@@ -8,7 +8,7 @@ You will learn
 Builds on: lessons 1 to 3. Papers: He et al. 2016 (arXiv:1603.05027); Zagoruyko & Komodakis 2016
 (arXiv:1605.07146); Xie et al. 2017 (arXiv:1611.05431); Huang et al. 2017 (arXiv:1608.06993); Hu
 et al. 2018 (arXiv:1709.01507).
-Takes about 80 seconds on two cores (the built-in Shapes-10, at 16x16 and 8x8 pixels).
+Takes about 80 seconds on two cores (the built-in Shapes-10, at 12x12 and 8x8 pixels).
 Writes deep_training.png, dense_reuse.png, gates.png, variants.png, report.txt and results.json to
 outputs/04_residual_variants/.
 
@@ -259,7 +259,7 @@ def verdicts(report, table) -> dict[str, str]:
 def arguments(argv: list[str] | None):
     """The shared flags and this lesson's own."""
     flags = lesson.parser(__doc__)
-    lesson.training_flags(flags, lr=0.1)
+    lesson.training_flags(flags, lr=0.1, image_size=12, images=2400)
     layers = "of the deepest network, 9n + 2 (default: %(default)s)"
     flags.add_argument("--layers", type=lesson.positive, default=1001, help=layers)
     args = flags.parse_args(argv)

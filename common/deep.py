@@ -28,7 +28,7 @@ class PlainPreActBottleneck(PreActBottleneck):
 def twins(layers: int, dataset, seeds: range, device: str) -> dict[str, list[list[float]]]:
     """Loss (nats) of every training step, residual and plain, by seed (see `losses_of`).
 
-    Pre-activation bottlenecks, 8 channels in the first stage; depth 9n + 2.
+    Pre-activation bottlenecks, 4 channels in the first stage; depth 9n + 2.
     """
     few = Split(*(tensor[: BATCH * STEPS] for tensor in dataset.train))
     dataset = replace(dataset, train=few)
@@ -38,7 +38,7 @@ def twins(layers: int, dataset, seeds: range, device: str) -> dict[str, list[lis
         for seed in seeds:
             torch.manual_seed(seed)
             blocks, classes = (layers - 2) // 9, len(dataset.classes)
-            jobs.append((kind, seed, models.PreActNet(block, blocks, classes, width=8)))
+            jobs.append((kind, seed, models.PreActNet(block, blocks, classes, width=4)))
     total = len(jobs) * training.steps_per_epoch(dataset, BATCH)
     with tqdm(total=total, desc=f"{layers} layers", unit="step", disable=None, leave=False) as bar:
 
@@ -60,7 +60,7 @@ def losses_of(model: nn.Module, dataset, **options) -> list[float]:
                 raise training.Diverged("the loss stopped being a number")
             losses.append(batch[0].item())
 
-    options |= {"batch_size": BATCH, "lr": 0.2, "warmup": 0.2, "on_step": watch}
+    options |= {"batch_size": BATCH, "lr": 0.3, "warmup": 0.2, "on_step": watch}
     try:
         list(training.fit(model, dataset, 1, **options))
     except training.Diverged:

@@ -34,11 +34,17 @@ def block_names(model: torch.nn.Module) -> list[str]:
 
 
 def train_all(
-    runs: list[Run], dataset: Dataset, epochs: int, batch_size: int, device: str = "cpu"
+    runs: list[Run],
+    dataset: Dataset,
+    epochs: int,
+    batch_size: int,
+    device: str = "cpu",
+    watch: bool = True,
 ) -> dict[str, list[dict | None]]:
     """Train all networks, as many at a time as there are cores, under one progress bar.
 
-    Returns, for each name, one result a seed (see `_train`), None where the training diverged.
+    Returns, for each name, one result a seed (see `_fit`, and with `watch` also `_watched`), None
+    where the training diverged.
     Raises: UserError if all of them diverged.
     """
     steps = epochs * training.steps_per_epoch(dataset, batch_size)
@@ -46,7 +52,8 @@ def train_all(
     with tqdm(total=steps * len(runs), desc=title, unit="step", disable=None, leave=False) as bar:
 
         def job(run: Run) -> dict | None:
-            return _train(run, dataset, epochs, batch_size, device, bar)
+            train = _watched if watch else _fit
+            return train(run, dataset, epochs, batch_size, device, bar)
 
         results = training.side_by_side(job, runs, device)
     if not any(results):
@@ -59,28 +66,36 @@ def probe_steps(end: int) -> list[int]:
     return sorted({0, min(1, end), min(10, end), end})
 
 
-def _train(run: Run, dataset, epochs, batch_size, device, bar) -> dict | None:
-    """What was measured on the way and at the end: errors are shares, losses in nats, and
-    `largest_rise` is that of the smoothed loss from one step to the next."""
-    names = block_names(run.model)
-    x, y = next(dataset.batches("train", 64))
-    steps = probe_steps(epochs * training.steps_per_epoch(dataset, batch_size))
-    probe = analysis.Probe(run.model.to(device), names, x, y, steps)
+def _fit(run: Run, dataset, epochs, batch_size, device, bar, on_step=None) -> dict | None:
+    """Validation error after each epoch (share), seconds of training; None if it diverged."""
     options = {"batch_size": batch_size, "seed": run.seed, "device": device} | run.options
     try:
-        rows = list(training.fit(run.model, dataset, epochs, bar=bar, on_step=probe, **options))
+        rows = list(training.fit(run.model, dataset, epochs, bar=bar, on_step=on_step, **options))
     except training.Diverged:
         return None
-    losses, accuracies = zip(*probe.batches, strict=True)
     return {
-        "train_error": 1 - training.evaluate(run.model, dataset, "train", device)[1],
         "val_error": [1 - row["val_accuracy"] for row in rows],
+        "seconds": rows[-1]["seconds"],
+    }
+
+
+def _watched(run: Run, dataset, epochs, batch_size, device, bar) -> dict | None:
+    """What was measured on the way and at the end: errors are shares, losses in nats, and
+    `largest_rise` is that of the smoothed loss from one step to the next."""
+    x, y = next(dataset.batches("train", 64))
+    steps = probe_steps(epochs * training.steps_per_epoch(dataset, batch_size))
+    probe = analysis.Probe(run.model.to(device), block_names(run.model), x, y, steps)
+    found = _fit(run, dataset, epochs, batch_size, device, bar, probe)
+    if found is None:
+        return None
+    losses, accuracies = zip(*probe.batches, strict=True)
+    return found | {
+        "train_error": 1 - training.evaluate(run.model, dataset, "train", device)[1],
         "step_loss": (losses := smooth(torch.stack(losses).tolist())),
         "largest_rise": float(np.diff(losses).max(initial=0.0)),
         "step_error": smooth((1 - torch.stack(accuracies)).tolist()),
         "gradients": probe.gradients,
         "updates": probe.updates,
-        "seconds": rows[-1]["seconds"],
     }
 
 

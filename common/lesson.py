@@ -50,14 +50,14 @@ def parser(doc: str) -> Parser:
     return flags
 
 
-def training_flags(flags: Parser, lr: float) -> None:
+def training_flags(flags: Parser, lr: float, image_size: int, images: int) -> None:
     """The flags of the lessons that train many networks, with small defaults."""
     add, whole = flags.add_argument, positive
     add("--epochs", type=whole, default=3, help="(default: %(default)s)")
     add("--seeds", type=whole, default=3, help="repetitions, 2 or more (default: %(default)s)")
     add("--width", type=whole, default=8, help="channels, first stage (default: %(default)s)")
-    add("--image-size", type=whole, default=16, help="pixels (default: %(default)s)")
-    add("--images", type=whole, default=3000, help="train and val (default: %(default)s)")
+    add("--image-size", type=whole, default=image_size, help="pixels (default: %(default)s)")
+    add("--images", type=whole, default=images, help="train and val (default: %(default)s)")
     add("--batch-size", type=whole, default=48, help="images (default: %(default)s)")
     add("--lr", type=float, default=lr, help="peak learning rate (default: %(default)s)")
 

@@ -31,7 +31,9 @@ def deep_training(losses: dict, paths: dict, layers: int, classes: int, data_nam
     `losses` as `deep.twins` gives them, `paths` as `deep.identity_paths`.
     """
     ends = {kind: _course(runs) for kind, runs in losses.items()}
-    title = f"{layers} layers: the loss {ends['residual']} with shortcuts, {ends['plain']} without"
+    title = (
+        f"{layers} layers: with shortcuts the loss {ends['residual']}, without it {ends['plain']}"
+    )
     subtitle = f"Left: pre-activation bottlenecks, {data_name}, 8x8 pixels, one line a seed, grey: "
     subtitle += "guessing. Right: 16 channels at initialisation, mean and range over seeds"
     figure, axes = new_figure(title, subtitle, 11, 4.8, ncols=2)
@@ -154,7 +156,7 @@ def trade_off(table: dict, setup: str):
         ax.scatter(x, shares.mean(), s=area, color=colour, alpha=0.8, edgecolors="white")
         text = ax.annotate(name, (x, shares.mean()), (12, 6), textcoords="offset points", size=10)
         text.set_path_effects([patheffects.withStroke(linewidth=3, foreground="white")])
-    ax.set(xlabel="training (seconds, one core, two networks at a time)")
+    ax.set(xlabel="training (seconds, the networks side by side)")
     ax.set(ylabel="test accuracy (%)")
     ax.margins(0.15)
     return figure

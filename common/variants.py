@@ -68,7 +68,8 @@ def compare(args: Namespace, dataset) -> tuple[dict[str, dict], dict[str, list[n
         for seed in range(args.seed, args.seed + args.seeds):
             torch.manual_seed(seed)
             runs.append(Run(name, seed, build(), {"lr": args.lr}))
-    results = experiment.train_all(runs, dataset, args.epochs, args.batch_size, args.device)
+    settings = args.epochs, args.batch_size, args.device
+    results = experiment.train_all(runs, dataset, *settings, watch=False)
     tested = experiment.test_all(runs, results, dataset, args.device)
     fresh = {name: build() for name, build in built.items()}
     x, y = next(dataset.batches("train", args.batch_size))
