@@ -140,11 +140,15 @@ def trade_off(table: dict, setup: str):
 
     `table` as `variants.compare` gives it.
     """
+    table = {n: f for n, f in table.items() if np.isfinite(f["accuracy"]).all()}  # not diverged
+    if not table:
+        return new_figure("Every network diverged with one seed or more", setup, 9, 5.2)[0]
     mean = {name: statistics.fmean(found["accuracy"]) for name, found in table.items()}
     best = max(mean, key=mean.get)
     cheapest = min(table, key=lambda name: statistics.fmean(table[name]["seconds"]))
-    title = f"Most accurate: {best}, {100 * mean[best]:.0f} % ({REFERENCE}: "
-    title += f"{100 * mean[REFERENCE]:.0f} %); fastest: {cheapest}, {100 * mean[cheapest]:.0f} %"
+    beside = f" ({REFERENCE}: {100 * mean[REFERENCE]:.0f} %)" if REFERENCE in mean else ""
+    title = f"Most accurate: {best}, {100 * mean[best]:.0f} %{beside}; fastest: {cheapest}, "
+    title += f"{100 * mean[cheapest]:.0f} %"
     setup += ". Area: parameters; bars: range over seeds"
     figure, ax = new_figure(title, setup, 9, 5.2)
     largest = max(found["parameters"] for found in table.values())

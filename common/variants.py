@@ -1,6 +1,7 @@
 """What lesson 4 measures on the variants of the residual block."""
 
 import bisect
+import math
 import statistics
 from argparse import Namespace
 from collections.abc import Callable
@@ -94,20 +95,23 @@ def ratio(numerator: list[float], denominator: list[float]) -> str:
 
 
 def judge(table: dict[str, dict]) -> dict[str, str]:
-    """Each network's test accuracy against the reference's: better, worse, or neither."""
+    """Each network's test accuracy against the reference's: better, worse, neither, diverged."""
     words = {"holds": "better", "does not hold": "worse"}
     neither, accuracy = "no difference beyond the spread", table[REFERENCE]["accuracy"]
     judged = {n: lesson.greater(found["accuracy"], accuracy) for n, found in table.items()}
     judged = {name: words.get(verdict, neither) for name, verdict in judged.items()}
-    return judged | {REFERENCE: ""}
+    lost = {n: "diverged" for n, f in table.items() if any(map(math.isnan, f["accuracy"]))}
+    return judged | {REFERENCE: ""} | lost
 
 
 def advice(table: dict[str, dict], judged: dict[str, str]) -> list[str]:
     """What to choose for what, in sentences made from the table."""
-    fine = [name for name in table if judged[name] != "worse"]
-    mean = {name: statistics.fmean(table[name]["accuracy"]) for name in table}
+    mean = {n: statistics.fmean(table[n]["accuracy"]) for n in table if judged[n] != "diverged"}
+    if REFERENCE not in mean:
+        return [f"{REFERENCE} diverged: there is nothing to compare with; try a smaller --lr."]
+    fine = [name for name in mean if judged[name] != "worse"]
     best = max(mean, key=mean.get)
-    rivals = [n for n in table if n != best and not _beats(table[best], table[n])]
+    rivals = [n for n in mean if n != best and not _beats(table[best], table[n])]
     fast = min(fine, key=lambda name: statistics.median(table[name]["step"]))
     lean = min(fine, key=lambda name: table[name]["peak"])
     small = min(fine, key=lambda name: table[name]["parameters"])

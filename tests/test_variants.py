@@ -110,6 +110,16 @@ def test_judgement_and_advice_follow_the_numbers():
     assert "not beyond the spread of" in text
 
 
+def test_a_diverged_network_is_neither_better_nor_recommended():
+    numbers = table(**{"wide-10": [0.9, math.nan]})
+    numbers["wide-10"] |= {"peak": 1, "step": [1e-9], "parameters": 1}
+    words = variants.judge(numbers)
+    assert words["wide-10"] == "diverged"
+    assert "wide-10" not in " ".join(variants.advice(numbers, words))
+    numbers = table(**{"resnet-20": [math.nan, math.nan]})
+    assert "smaller --lr" in variants.advice(numbers, variants.judge(numbers))[0]
+
+
 def test_deep_twins_share_their_values_and_differ_by_the_shortcut():
     pair = []
     for block in (PreActBottleneck, deep.PlainPreActBottleneck):
@@ -264,6 +274,10 @@ def test_figures_can_contradict_the_story():
     )
     figure = figures.trade_off(table(**{"dense-22": [0.8, 0.9]}), "x")
     assert title(figure).startswith("Most accurate: dense-22, 85 % (resnet-20: 50 %)")
+    figure = figures.trade_off(table(**{"resnet-20": [math.nan, 0.9]}), "x")
+    assert "resnet-20" not in title(figure)
+    figure = figures.trade_off({"resnet-20": {"accuracy": [math.nan]}}, "x")
+    assert title(figure) == "Every network diverged with one seed or more"
 
 
 def test_results_hold_the_numbers_behind_the_figures(script, tmp_path):
