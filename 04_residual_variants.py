@@ -110,7 +110,7 @@ def identity_paths(report, args, images) -> dict[str, list[list[float]]]:
     seeds = range(args.seed, args.seed + args.seeds)
     found = deep.identity_paths(images, args.blocks, seeds)
     rows = []
-    for n in (1, args.blocks // 4, args.blocks):
+    for n in sorted({1, args.blocks // 4, args.blocks}):
         post, pre = ([run[n - 1] for run in found[kind]] for kind in ("post", "pre"))
         rows.append([n, percent(post), percent(pre)])
     header = ["blocks", "post-activation: open paths (%)", "pre-activation: open paths (%)"]
@@ -126,16 +126,16 @@ def identity_paths(report, args, images) -> dict[str, list[list[float]]]:
 
 def thousand_layers(report, args, dataset) -> dict[str, list[list[float]]]:
     """A thousand layers, with and without shortcuts: the loss of every step."""
-    seeds, window = range(args.seed, args.seed + 2), WINDOW
+    seeds = range(args.seed, args.seed + 2)
     found = deep.twins(args.layers, dataset, seeds, args.device)
     falls = {kind: [float(deep.falls(run)) for run in runs] for kind, runs in found.items()}
     rows = []
     for kind, runs in found.items():
         for seed, losses, fell in zip(seeds, runs, falls[kind], strict=True):
-            ends = [f"{statistics.fmean(part):.3f}" for part in (losses[:window], losses[-window:])]
+            ends = [f"{mean:.3f}" for mean in deep.ends(losses)]
             finite = sum(map(math.isfinite, losses))
             rows.append([kind, seed, finite, *ends, "yes" if fell else "no"])
-    header = [f"loss, {part} {window} steps (nats)" for part in ("first", "last")]
+    header = [f"loss, {part} {WINDOW} steps (nats)" for part in ("first", "last")]
     report.table([f"{args.layers} layers", "seed", "finite steps", *header, "falls"], rows)
     report.finding(
         f"a pre-activation network of {args.layers} layers trains, its plain twin does not",
@@ -264,10 +264,10 @@ def arguments(argv: list[str] | None):
     flags.add_argument("--layers", type=lesson.positive, default=1001, help=layers)
     args = flags.parse_args(argv)
     args.blocks = 64  # of the towers whose identity paths are measured
-    if args.quick:
-        args.layers, args.blocks, args.epochs, args.images, args.image_size = 29, 4, 1, 600, 8
     if args.layers < 11 or (args.layers - 2) % 9:
         flags.error("--layers must be 9n + 2 (11, 20, 29 ... 1001)")
+    if args.quick:
+        args.layers, args.blocks, args.epochs, args.images, args.image_size = 29, 4, 1, 600, 8
     args.seeds = 2 if args.quick else max(2, args.seeds)
     return args
 

@@ -84,7 +84,10 @@ def report_gradients(report, start: dict, trained: dict) -> dict[str, list[float
         rows.append([label, factor, f"{flow.first_over_last(runs):.1e}", flow.word(runs)])
     header = ["network", "gradient factor per layer, towards the input", "first / last block"]
     report.table([*header, "its gradient"], rows)
-    report.say()
+    report.say(
+        "Level: the ends differ by less than a factor of 5. Explodes: by more than 1.2 a block;"
+    )
+    report.say("vanishes: by less than 0.8; grows or fades slowly: between these.")
     vanish, explode = factors["plain", flow.CONDITIONS[0]], factors["plain", "BN"]
     report.finding(
         "plain, PyTorch's default init, no BN: the gradient vanishes towards the input",

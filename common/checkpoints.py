@@ -9,6 +9,8 @@ import torch.nn as nn
 
 from common import UserError, models
 
+EXAMPLES = {"cifar_wide_resnet": "16-4", "cifar_resnext": "29-8-64", "cifar_densenet": "40-12"}
+EXAMPLES = dict.fromkeys(models.NAMES, "20") | EXAMPLES
 KEYS = ("model", "model_name", "classes", "epoch", "val_accuracy")
 
 
@@ -20,7 +22,7 @@ def build_model(text: str, classes: int, image_size: int = 32) -> nn.Module:
     name, *numbers = text.split("-")
     if name not in models.NAMES or not all(re.fullmatch(r"\d+", n) for n in numbers):
         names = ", ".join(models.NAMES)
-        raise UserError(f"--model {text}: choose from {names}, with numbers as in cifar_resnet-56")
+        raise UserError(f"--model {text}: choose from {names}; numbers as in cifar_resnet-56")
     function = getattr(models, name)
     options = {"num_classes": classes}
     if "stem" in inspect.signature(function).parameters:
@@ -28,7 +30,7 @@ def build_model(text: str, classes: int, image_size: int = 32) -> nn.Module:
     try:
         return function(*map(int, numbers), **options)
     except TypeError as error:
-        raise UserError(f"--model {text}: numbers as in cifar_resnet-20 are needed") from error
+        raise UserError(f"--model {text}: numbers as in {name}-{EXAMPLES[name]}") from error
     except ValueError as error:
         raise UserError(f"--model {text}: {error}") from error
 

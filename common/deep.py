@@ -68,6 +68,12 @@ def losses_of(model: nn.Module, dataset, **options) -> list[float]:
     return losses
 
 
+def ends(losses: list[float]) -> tuple[float, float]:
+    """Mean loss of the first and of the last WINDOW steps, of half of them if there are fewer."""
+    window = max(1, min(WINDOW, len(losses) // 2))
+    return float(np.mean(losses[:window])), float(np.mean(losses[-window:]))
+
+
 def falls(losses: list[float]) -> bool:
     """Whether the mean loss of the last window lies below the first's by more than either's
     standard deviation, and all are numbers."""

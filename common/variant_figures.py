@@ -7,7 +7,7 @@ import numpy as np
 import seaborn
 from matplotlib import patheffects
 
-from common.experiment import WINDOW
+from common.deep import ends
 from common.plotting import GREY, OTHERS, RESIDUAL, TWINS, band, label_ends, new_figure
 from common.probes import by_age, class_dependence
 from common.variants import REFERENCE, exponent
@@ -30,10 +30,9 @@ def deep_training(losses: dict, paths: dict, layers: int, classes: int, data_nam
 
     `losses` as `deep.twins` gives them, `paths` as `deep.identity_paths`.
     """
-    ends = {kind: _course(runs) for kind, runs in losses.items()}
-    title = (
-        f"{layers} layers: with shortcuts the loss {ends['residual']}, without it {ends['plain']}"
-    )
+    course = {kind: _course(runs) for kind, runs in losses.items()}
+    title = f"{layers} layers: with shortcuts the loss {course['residual']}, "
+    title += f"without it {course['plain']}"
     subtitle = f"Left: pre-activation bottlenecks, {data_name}, 8x8 pixels, one line a seed, grey: "
     subtitle += "guessing. Right: 16 channels at initialisation, mean and range over seeds"
     figure, axes = new_figure(title, subtitle, 11, 4.8, ncols=2)
@@ -45,7 +44,7 @@ def deep_training(losses: dict, paths: dict, layers: int, classes: int, data_nam
             axes[0].plot(range(1, len(finite) + 1), finite, dash, color=colour, linewidth=1.5)
             if finite and len(finite) < len(run):
                 axes[0].plot(len(finite), finite[-1], "X", color=colour, markersize=10)
-        text = kind if len(finite) == len(run) else f"{kind}: no number after x"
+        text = kind if len(finite) == len(run) else f"{kind}: NaN after the cross"
         labels.append((finite[-1] if finite else math.log(classes), text, colour))
     axes[0].axhline(math.log(classes), color=GREY, linewidth=1)
     axes[0].set(xlabel="step", ylabel="training loss (nats)")
@@ -66,9 +65,8 @@ def _course(runs: list[list[float]]) -> str:
     """What became of the loss, in words and means over seeds."""
     if not all(math.isfinite(loss) for run in runs for loss in run):
         last = min(sum(math.isfinite(loss) for loss in run) for run in runs)
-        return f"is no number after step {last}"
-    first, last = (statistics.fmean(statistics.fmean(run[part]) for run in runs)
-                   for part in (slice(WINDOW), slice(-WINDOW, None)))  # fmt: skip
+        return f"is NaN after step {last}"
+    first, last = map(statistics.fmean, zip(*map(ends, runs), strict=True))
     return f"goes from {first:.2f} to {last:.2f}"
 
 
@@ -83,7 +81,9 @@ def dense_reuse(memory: dict, reuse: list, setup: str):
     title = f"DenseNet: memory grows as depth^{powers['dense']:.2f} (ResNet: {powers['resnet']:.2f}"
     title += f"); a hidden old source costs {rises[0]:.2f} nats, the newest {rises[1]:.2f}"
     subtitle = "Left: one training step on 8 images of 32x32. Right: rise of the validation loss "
-    subtitle += f"(nats) when a reader does not see a source; dense-22, {setup}"
+    subtitle += (
+        f"(nats) when a reader does not see a source (old: all but the newest); dense-22, {setup}"
+    )
     figure, axes = new_figure(title, subtitle, 12, 4.6, ncols=4, width_ratios=[1.5, 1, 1, 1])
     axes[0].set(xscale="log", yscale="log", xlabel="depth (layers)", ylabel="peak memory (MB)")
     labels = []
@@ -92,6 +92,7 @@ def dense_reuse(memory: dict, reuse: list, setup: str):
         axes[0].plot(depths, values, "o-", color=colour, markersize=4)
         labels.append((values[-1], {"dense": "DenseNet", "resnet": "ResNet"}[kind], colour))
     axes[0].set_xticks(depths, depths)
+    axes[0].set_yticks([10, 20, 50, 100, 200], [10, 20, 50, 100, 200])
     axes[0].minorticks_off()
     label_ends(axes[0], labels)
     blocks = [[np.mean(rows, axis=0) for rows in zip(*runs, strict=True)]
@@ -136,7 +137,7 @@ def gate_maps(found: list[dict], names: list[str], setup: str):
 
 
 def trade_off(table: dict, setup: str):
-    """Test accuracy against seconds of training; the area of a disk is its parameters.
+    """Test accuracy against the time of a training step; the area of a disk is its parameters.
 
     `table` as `variants.compare` gives it.
     """
@@ -145,22 +146,26 @@ def trade_off(table: dict, setup: str):
         return new_figure("Every network diverged with one seed or more", setup, 9, 5.2)[0]
     mean = {name: statistics.fmean(found["accuracy"]) for name, found in table.items()}
     best = max(mean, key=mean.get)
-    cheapest = min(table, key=lambda name: statistics.fmean(table[name]["seconds"]))
+    step = {name: 1e3 * statistics.median(found["step"]) for name, found in table.items()}
+    cheapest = min(step, key=step.get)
     beside = f" ({REFERENCE}: {100 * mean[REFERENCE]:.0f} %)" if REFERENCE in mean else ""
-    title = f"Most accurate: {best}, {100 * mean[best]:.0f} %{beside}; fastest: {cheapest}, "
-    title += f"{100 * mean[cheapest]:.0f} %"
-    setup += ". Area: parameters; bars: range over seeds"
+    title = (
+        f"Most accurate: {best}, {100 * mean[best]:.0f} %{beside}; least time a step: {cheapest}"
+    )
+    title += "" if best == cheapest else f", {100 * mean[cheapest]:.0f} %"
+    setup += ". Area: parameters; bars: standard deviation over seeds; blue: the reference"
     figure, ax = new_figure(title, setup, 9, 5.2)
     largest = max(found["parameters"] for found in table.values())
     for name, found in table.items():
         colour = RESIDUAL if name == REFERENCE else OTHERS[0]
-        x, shares = statistics.fmean(found["seconds"]), 100 * np.array(found["accuracy"])
-        ax.plot([x, x], [shares.min(), shares.max()], color=GREY, linewidth=1)
+        x, shares = step[name], 100 * np.array(found["accuracy"])
+        low, high = (shares.mean() + sign * shares.std(ddof=1) for sign in (-1, 1))
+        ax.plot([x, x], [low, high], color=GREY, linewidth=1)
         area = 500 * found["parameters"] / largest
         ax.scatter(x, shares.mean(), s=area, color=colour, alpha=0.8, edgecolors="white")
         text = ax.annotate(name, (x, shares.mean()), (12, 6), textcoords="offset points", size=10)
         text.set_path_effects([patheffects.withStroke(linewidth=3, foreground="white")])
-    ax.set(xlabel="training (seconds, the networks side by side)")
+    ax.set(xlabel="training time: milliseconds a step, one core; all take as many steps")
     ax.set(ylabel="test accuracy (%)")
     ax.margins(0.15)
     return figure

@@ -115,13 +115,14 @@ def advice(table: dict[str, dict], judged: dict[str, str]) -> list[str]:
     fast = min(fine, key=lambda name: statistics.median(table[name]["step"]))
     lean = min(fine, key=lambda name: table[name]["peak"])
     small = min(fine, key=lambda name: table[name]["parameters"])
-    beaten = f"not beyond the spread of {', '.join(rivals)}" if rivals else "beyond all spreads"
+    beaten = f"not beyond the spread of {', '.join(rivals)}" if rivals else "beyond the spread"
     return [
         f"Highest mean accuracy: {best}, {beaten}.",
-        f"Among those no less accurate than {REFERENCE}, the least time a step: {fast}; the least",
-        f"memory: {lean}; the fewest parameters: {small} ({table[small]['parameters']:,}).",
+        f"Among those not measurably less accurate than {REFERENCE}, the least time a step:",
+        f"{fast}; the least memory: {lean}; the fewest parameters: {small}.",
+        "Better and worse: by more than the larger of the two standard deviations over seeds.",
         "One learning rate for all, and few steps: in a longer training the order may differ. The",
-        "last column is not measured here; it took hundreds of epochs and the networks named.",
+        "last column is CIFAR-10, not measured here: hundreds of epochs of the networks named.",
     ]
 
 
