@@ -32,7 +32,7 @@ def deep_training(losses: dict, paths: dict, layers: int, classes: int, data_nam
     """
     course = {kind: _course(runs) for kind, runs in losses.items()}
     title = f"{layers} layers: with shortcuts the loss {course['residual']}, "
-    title += f"without it {course['plain']}"
+    title += f"without them it {course['plain']}"
     subtitle = f"Left: pre-activation bottlenecks, {data_name}, 8x8 pixels, one line a seed, grey: "
     subtitle += "guessing. Right: 16 channels at initialisation, mean and range over seeds"
     figure, axes = new_figure(title, subtitle, 11, 4.8, ncols=2)
@@ -163,9 +163,20 @@ def trade_off(table: dict, setup: str):
         ax.plot([x, x], [low, high], color=GREY, linewidth=1)
         area = 500 * found["parameters"] / largest
         ax.scatter(x, shares.mean(), s=area, color=colour, alpha=0.8, edgecolors="white")
-        text = ax.annotate(name, (x, shares.mean()), (12, 6), textcoords="offset points", size=10)
+        left = _crowded(name, step, mean)
+        place = {"textcoords": "offset points", "size": 10, "ha": "right" if left else "left"}
+        text = ax.annotate(name, (x, shares.mean()), (-12 if left else 12, 6), **place)
         text.set_path_effects([patheffects.withStroke(linewidth=3, foreground="white")])
     ax.set(xlabel="training time: milliseconds a step, one core; all take as many steps")
     ax.set(ylabel="test accuracy (%)")
     ax.margins(0.15)
     return figure
+
+
+def _crowded(name: str, step: dict[str, float], mean: dict[str, float]) -> bool:
+    """Whether another disk lies where the label to the right of this one would be."""
+    width, height = (max(v.values()) - min(v.values()) or 1 for v in (step, mean))
+    return any(
+        0 < step[n] - step[name] < 0.2 * width and abs(mean[n] - mean[name]) < 0.2 * height
+        for n in step
+    )

@@ -260,10 +260,10 @@ def test_figures_can_contradict_the_story():
     down, broken = [2.402 - 0.01 * i for i in range(30)], [2.3, math.nan]
     paths = {"post": [[0.9, 0.8], [0.9, 0.7]], "pre": [[1.0, 1.0], [1.0, 1.0]]}
     figure = figures.deep_training({"residual": [down], "plain": [broken]}, paths, 1001, 10, "x")
-    assert "with shortcuts the loss goes from 2.36 to 2.16, without" in title(figure)
-    assert "without it is NaN after step 1" in title(figure)
+    assert "with shortcuts the loss goes from 2.36 to 2.16, without them" in title(figure)
+    assert "without them it is NaN after step 1" in title(figure)
     figure = figures.deep_training({"residual": [broken], "plain": [down]}, paths, 1001, 10, "x")
-    assert "with shortcuts the loss is NaN after step 1, without it goes" in title(figure)
+    assert "with shortcuts the loss is NaN after step 1, without them it goes" in title(figure)
     memory = {"dense": {22: 10**6, 44: 2 * 10**6}, "resnet": {22: 10**6, 44: 4 * 10**6}}
     figure = figures.dense_reuse(memory, [[[[0.5], [0.25, 0.5]]] * 3] * 2, "x")
     assert "depth^1.00 (ResNet: 2.00)" in title(figure)
