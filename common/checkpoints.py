@@ -1,7 +1,9 @@
-"""Networks by name, and back from the checkpoints that lesson 6 writes."""
+"""Networks by name; the checkpoints that lesson 6 writes, continues and reads."""
 
 import inspect
+import os
 import re
+import zipfile
 from pathlib import Path
 
 import torch
@@ -35,22 +37,108 @@ def build_model(text: str, classes: int, image_size: int = 32) -> nn.Module:
         raise UserError(f"--model {text}: {error}") from error
 
 
+def save_checkpoint(path: Path, entries: dict) -> None:
+    """Write tensors and plain values to `path` whole or not at all, and remove what killed
+    writers left beside it.
+
+    Raises: UserError if the disk refuses; what was at `path` before is then still there.
+    """
+    scratch = path.with_name(f".{path.name}-{os.getpid()}")
+    try:
+        with scratch.open("wb") as file:
+            torch.save(entries, file)
+            file.flush()
+            os.fsync(file.fileno())
+        scratch.replace(path)
+    except (OSError, RuntimeError) as error:
+        raise UserError(f"{path} could not be written ({error})") from error
+    finally:
+        for leftover in path.parent.glob(f".{path.name}-*"):
+            leftover.unlink(missing_ok=True)
+
+
+def training_entries(trainer, settings: dict) -> dict:
+    """What a checkpoint of a running training holds: the network, what it is for, how it was
+    trained (`settings`, which change the result) and where the training stands."""
+    dataset, model = trainer.dataset, trainer.model.state_dict()
+    entries = {"model": model, "model_name": settings["model"], "classes": dataset.classes}
+    accuracy = trainer.rows[-1]["val_accuracy"] if trainer.rows else 0.0
+    entries |= {"epoch": len(trainer.rows), "val_accuracy": accuracy, "settings": settings}
+    return entries | _images_of(dataset) | {"training": trainer.state()}
+
+
+def _images_of(dataset) -> dict:
+    """Size, number and normalisation (of pixels from 0 to 255) of the images."""
+    counts = [len(split.labels) for split in (dataset.train, dataset.val)]
+    mean, std = (tensor.flatten().tolist() for tensor in dataset.statistics)
+    size = dataset.train.images.shape[2]
+    return {"image_size": size, "image_counts": counts, "mean": mean, "std": std}
+
+
+def read(path: Path, flag: str = "--checkpoint", keys: tuple = KEYS) -> dict:
+    """The entries of a checkpoint on the CPU; no code in it is run.
+
+    Raises: UserError, naming the flag, if it is not there, damaged, or not lesson 6's.
+    """
+    if not path.is_file():
+        raise UserError(f"{flag} {path} does not exist")
+    try:
+        with zipfile.ZipFile(path) as parts:  # torch.load does not look at its checksums
+            if damaged := parts.testzip():
+                raise zipfile.BadZipFile(damaged)
+        entries = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a dozen types for a file that is no checkpoint
+        raise UserError(f"{flag} {path} is no checkpoint of plain tensors") from error
+    if not isinstance(entries, dict) or any(key not in entries for key in keys):
+        raise UserError(f"{flag} {path} was not written by 06_practical_example.py")
+    return entries
+
+
+def read_training(path: Path) -> dict:
+    """The entries of a checkpoint that --resume can continue.
+
+    Raises: UserError if it is none.
+    """
+    entries = read(path, "--resume")
+    if not all(isinstance(entries.get(key), dict) for key in ("settings", "training")):
+        raise UserError(f"--resume {path} holds a network, but no training to continue")
+    return entries
+
+
+def same_settings(path: Path, entries: dict, settings: dict) -> None:
+    """Raises: UserError if the checkpoint was trained with other settings than these."""
+    for key, value in settings.items():
+        if (old := entries["settings"].get(key)) != value:
+            flag = f"--{key.replace('_', '-')}"
+            raise UserError(f"--resume {path} was trained with {flag} {old}, not {value}")
+
+
+def resume(path: Path, entries: dict, trainer) -> None:
+    """Bring a trainer, built from the checkpoint's settings, to where it was written.
+
+    Raises: UserError if classes or images are others, or the state does not fit.
+    """
+    name = trainer.dataset.name
+    if list(entries["classes"]) != list(trainer.dataset.classes):
+        raise UserError(f"--resume {path} is for other classes than those of {name}")
+    if any(entries.get(key) != value for key, value in _images_of(trainer.dataset).items()):
+        raise UserError(f"--resume {path} was trained on other images than {name}")
+    try:
+        trainer.model.load_state_dict(entries["model"], strict=True)
+        trainer.restore(entries["training"])
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise UserError(f"--resume {path}: its state does not fit its settings") from error
+
+
 def load_model(path: Path) -> tuple[nn.Module, dict]:
     """The network of a checkpoint, in eval mode, and the entries beside its weights.
 
-    The stem is the one that fits the weights; `image_size` among the entries is what it is for.
+    Files of before `image_size` was recorded get the stem that fits the weights.
     Raises: UserError if the file is not there, is no checkpoint of lesson 6, or does not fit.
     """
-    if not path.is_file():
-        raise UserError(f"--checkpoint {path} does not exist")
-    try:
-        entries = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a dozen types for a file that is no checkpoint
-        raise UserError(f"--checkpoint {path} is no checkpoint of plain tensors") from error
-    if not isinstance(entries, dict) or any(key not in entries for key in KEYS):
-        raise UserError(f"--checkpoint {path} was not written by 06_practical_example.py")
+    entries = read(path)
     name, state = entries["model_name"], entries.pop("model")
-    for image_size in (32, 224):
+    for image_size in [entries["image_size"]] if "image_size" in entries else [32, 224]:
         model = build_model(name, len(entries["classes"]), image_size)
         try:
             model.load_state_dict(state, strict=True)

@@ -18,7 +18,9 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from common import UserError
+from common import UserError, signals
+
+OUTPUTS = Path("outputs")
 
 
 class Parser(argparse.ArgumentParser):
@@ -45,7 +47,7 @@ def parser(doc: str) -> Parser:
     add("--data-dir", type=Path, metavar="DIR", help=layouts)
     add("--data-url", metavar="URL", help="a mirror of cifar-10-python.tar.gz; it is verified")
     where = "figures, report.txt and results.json go to a folder in it (default: %(default)s)"
-    add("--out-dir", type=Path, metavar="DIR", default=Path("outputs"), help=where)
+    add("--out-dir", type=Path, metavar="DIR", default=OUTPUTS, help=where)
     add("--show", action="store_true", help="open the figures in windows at the end")
     return flags
 
@@ -261,6 +263,9 @@ def run(main) -> None:
     except UserError as error:
         print(f"{script}: {' '.join(str(error).split())}", file=sys.stderr)
         raise SystemExit(2) from None
+    except signals.Stopped as stop:
+        print(f"{script}: {stop}", file=sys.stderr)
+        raise SystemExit(stop.status) from None
     except KeyboardInterrupt:
         print(f"{script}: interrupted", file=sys.stderr)
         raise SystemExit(130) from None

@@ -1,12 +1,10 @@
-"""One training loop for all lessons, and the checkpoint it can leave behind."""
+"""One training loop for all lessons, which can be put down and taken up at any step."""
 
 import contextlib
 import math
-import os
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import torch
 import torch.nn as nn
@@ -69,43 +67,16 @@ def fit(
     dataset,
     epochs: int,
     *,
-    batch_size: int = 128,
-    lr: float = 0.1,
-    weight_decay: float = 5e-4,
-    warmup: float = 0.15,
-    cutout: int = 0,
-    schedule: Callable = warmup_cosine,
-    seed: int = 0,
-    device: str = "cpu",
     bar: tqdm | None = None,
     on_step: Callable | None = None,
+    **options,
 ) -> Iterator[dict]:
     """Train `model` in place, yielding a row of plain numbers after each epoch.
 
-    The argument `lr` is the peak of the schedule, `warmup` a share of all steps, `cutout` in
-    pixels; `bar` counts steps. The order and augmentation of epoch e are a function of `seed` and
-    e alone. In a row, losses are mean cross-entropies (nats), accuracies shares of samples, the
-    training one measured on the augmented images as they passed; `lr` is the highest rate of the
-    epoch and `images_per_s` counts training only.
-    `on_step(step, batch)` is called before every update and once after the last; `batch` holds
-    loss and accuracy (tensors on the device) of the update before, None at step 0.
+    For `options` and the rows see Trainer, for `bar` and `on_step` its `run`.
     Raises: Diverged when the loss is not finite.
     """
-    model.to(device, memory_format=torch.channels_last)
-    steps = epochs * steps_per_epoch(dataset, batch_size)
-    optimizer = sgd(model, lr, weight_decay)
-    rates = schedule(optimizer, steps, round(warmup * steps))
-    start, on_step = time.perf_counter(), on_step or (lambda step, batch: None)
-    on_step(0, None)
-    mine = {"desc": "training", "unit": "step", "disable": None, "leave": False}
-    with contextlib.nullcontext(bar) if bar is not None else tqdm(total=steps, **mine) as bar:
-        for epoch in range(1, epochs + 1):
-            row = {"epoch": epoch}
-            batches = dataset.batches("train", batch_size, seed * 10_007 + epoch, cutout)
-            row |= _train_epoch(model, batches, optimizer, rates, device, bar, on_step)
-            row["val_loss"], row["val_accuracy"] = evaluate(model, dataset, "val", device)
-            row["seconds"] = time.perf_counter() - start
-            yield row
+    return Trainer(model, dataset, epochs, **options).run(bar, on_step)
 
 
 def steps_per_epoch(dataset, batch_size: int) -> int:
@@ -113,27 +84,131 @@ def steps_per_epoch(dataset, batch_size: int) -> int:
     return math.ceil(len(dataset.train.labels) / batch_size)
 
 
-def _train_epoch(model, batches, optimizer, schedule, device, bar, on_step) -> dict:
-    """One pass over the batches; sums stay on the device until the end."""
-    model.train()
-    start, seen, peak = time.perf_counter(), 0, 0.0
-    loss_sum = torch.zeros((), device=device)
-    correct = torch.zeros((), device=device)
-    for x, y in batches:
-        peak = max(peak, optimizer.param_groups[0]["lr"])
-        loss, logits = train_step(model, x, y, optimizer, device)
-        schedule.step()
-        hits = (logits.argmax(1) == y).sum()
-        on_step(schedule.last_epoch, (loss, hits / len(y)))
-        seen += len(y)
-        loss_sum, correct = loss_sum + loss * len(y), correct + hits
-        bar.update()
-        if schedule.last_epoch % 20 == 0:  # now and then: reading a value makes a GPU wait
-            _finite(loss_sum, schedule.last_epoch)
-    train_loss = _finite(loss_sum, schedule.last_epoch) / seen
-    seconds = time.perf_counter() - start
-    rates = {"train_accuracy": correct.item() / seen, "images_per_s": seen / seconds}
-    return {"train_loss": train_loss, "lr": peak} | rates
+class Trainer:
+    """A training that can be walked step by step, put down at any step and taken up again.
+
+    The option `lr` is the peak of the schedule, `warmup` a share of all steps, `cutout` in pixels.
+    The order and augmentation of epoch e are a function of `seed` and e alone. `rows` has one row
+    of plain numbers per epoch: losses are mean cross-entropies (nats), accuracies shares of
+    samples, the training one measured on the augmented images as they passed; `lr` is the highest
+    rate of the epoch and `images_per_s` counts training only. `step` counts in the epoch.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        dataset,
+        epochs: int,
+        *,
+        batch_size: int = 128,
+        lr: float = 0.1,
+        weight_decay: float = 5e-4,
+        warmup: float = 0.15,
+        cutout: int = 0,
+        schedule: Callable = warmup_cosine,
+        seed: int = 0,
+        device: str = "cpu",
+    ):
+        self.model = model.to(device, memory_format=torch.channels_last)
+        self.dataset, self.epochs, self.batch_size = dataset, epochs, batch_size
+        self.cutout, self.seed, self.device = cutout, seed, device
+        self.steps = epochs * steps_per_epoch(dataset, batch_size)
+        self.optimizer = sgd(model, lr, weight_decay)
+        self.schedule = schedule(self.optimizer, self.steps, round(warmup * self.steps))
+        self.rows, self.seconds, self.mark = [], 0.0, time.perf_counter()
+        self._begin_epoch()
+
+    def _begin_epoch(self) -> None:
+        """Sums of the running epoch; they stay on the device until its end."""
+        zero = torch.zeros((), device=self.device)
+        self.sums = {"loss": zero, "correct": zero, "seen": 0, "peak": 0.0, "seconds": 0.0}
+        self.step = 0
+
+    def run(self, bar: tqdm | None = None, on_step: Callable | None = None) -> Iterator[dict]:
+        """Train to the end, yielding each row; `bar` counts steps.
+
+        `on_step(step, batch)` is called before every update and once after the last; `batch` holds
+        loss and accuracy (tensors on the device) of the update before, None at the beginning.
+        Raises: Diverged when the loss is not finite.
+        """
+        on_step = on_step or (lambda step, batch: None)
+        self.mark, done = time.perf_counter(), self.schedule.last_epoch
+        on_step(done, None)
+        mine = {"desc": "training", "unit": "step", "disable": None, "leave": False}
+        mine |= {"total": self.steps, "initial": done}
+        with contextlib.nullcontext(bar) if bar is not None else tqdm(**mine) as bar:
+            while len(self.rows) < self.epochs:
+                self._train_epoch(bar, on_step)
+                self.rows.append(self._row())
+                self._begin_epoch()
+                yield self.rows[-1]
+
+    def _train_epoch(self, bar, on_step) -> None:
+        """The batches that are left of an epoch."""
+        self.model.train()
+        self._tick()
+        seed = self.seed * 10_007 + len(self.rows) + 1
+        batches = self.dataset.batches("train", self.batch_size, seed, self.cutout, self.step)
+        for x, y in batches:
+            self.sums["peak"] = max(self.sums["peak"], self.optimizer.param_groups[0]["lr"])
+            loss, logits = train_step(self.model, x, y, self.optimizer, self.device)
+            self.schedule.step()
+            self.step += 1
+            self._count(loss, hits := (logits.argmax(1) == y).sum(), len(y))
+            on_step(self.schedule.last_epoch, (loss, hits / len(y)))
+            bar.update()
+            if self.schedule.last_epoch % 20 == 0:  # now and then: reading makes a GPU wait
+                self.check()
+
+    def _count(self, loss: torch.Tensor, hits: torch.Tensor, images: int) -> None:
+        """Add a batch to the sums of the epoch."""
+        self.sums["loss"] = self.sums["loss"] + loss * images
+        self.sums["correct"] = self.sums["correct"] + hits
+        self.sums["seen"] += images
+        self.sums["seconds"] += self._tick()
+
+    def _tick(self) -> float:
+        """The seconds since the last tick, which are added to the total."""
+        now = time.perf_counter()
+        passed, self.mark = now - self.mark, now
+        self.seconds += passed
+        return passed
+
+    def check(self) -> float:
+        """The sum of the epoch's losses; raises Diverged if one of them was not a number."""
+        return _finite(self.sums["loss"].item(), self.schedule.last_epoch)
+
+    def _row(self) -> dict:
+        """The numbers of the epoch that has just ended."""
+        loss, sums = self.check(), self.sums
+        seconds = sums["seconds"] + self._tick()
+        val_loss, val_accuracy = evaluate(self.model, self.dataset, "val", self.device)
+        self._tick()
+        row = {"epoch": len(self.rows) + 1, "train_loss": loss / sums["seen"], "lr": sums["peak"]}
+        row |= {"train_accuracy": sums["correct"].item() / sums["seen"]}
+        row |= {"images_per_s": sums["seen"] / seconds, "val_accuracy": val_accuracy}
+        row |= {"val_loss": _finite(val_loss, self.schedule.last_epoch), "seconds": self.seconds}
+        return row
+
+    def state(self) -> dict:
+        """Everything but the model's own state, as tensors and plain values."""
+        self.check()
+        cuda = torch.cuda.get_rng_state_all() if self.device.startswith("cuda") else []
+        state = {"optimizer": self.optimizer.state_dict(), "schedule": self.schedule.state_dict()}
+        state |= {"random": torch.get_rng_state(), "random_cuda": cuda, "step": self.step}
+        return state | {"sums": self.sums, "rows": self.rows, "seconds": self.seconds}
+
+    def restore(self, state: dict) -> None:
+        """Continue where `state` was taken, on any device."""
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.schedule.load_state_dict(state["schedule"])
+        self.rows, self.step, self.seconds = state["rows"], state["step"], state["seconds"]
+        sums = state["sums"]
+        on_device = {key: sums[key].to(self.device) for key in ("loss", "correct")}
+        self.sums = {**sums, **on_device}
+        torch.set_rng_state(state["random"])
+        if self.device.startswith("cuda") and len(state["random_cuda"]):
+            torch.cuda.set_rng_state(state["random_cuda"][0])
 
 
 def train_step(model, x, y, optimizer, device: str) -> tuple[torch.Tensor, torch.Tensor]:
@@ -147,9 +222,8 @@ def train_step(model, x, y, optimizer, device: str) -> tuple[torch.Tensor, torch
     return loss.detach(), logits.detach()
 
 
-def _finite(loss_sum: torch.Tensor, step: int) -> float:
-    """The sum as a number; one NaN or infinity among its terms makes it raise Diverged."""
-    value = loss_sum.item()
+def _finite(value: float, step: int) -> float:
+    """The value; Diverged is raised if it is NaN or infinite."""
     if not math.isfinite(value):
         raise Diverged(f"the loss stopped being a number before step {step}: try a smaller --lr")
     return value
@@ -200,21 +274,3 @@ def evaluate(model: nn.Module, dataset, split: str, device: str = "cpu") -> tupl
     logits, labels = predict(model, dataset, split, device), getattr(dataset, split).labels
     accuracy = (logits.argmax(1) == labels).float().mean()  # float: MPS has no double
     return F.cross_entropy(logits, labels).item(), accuracy.item()
-
-
-def save_checkpoint(path: Path, entries: dict) -> None:
-    """Write tensors and plain values to `path` whole or not at all.
-
-    Raises: UserError if the disk refuses; what was at `path` before is then still there.
-    """
-    scratch = path.with_name(f".{path.name}-{os.getpid()}")
-    try:
-        with scratch.open("wb") as file:
-            torch.save(entries, file)
-            file.flush()
-            os.fsync(file.fileno())
-        scratch.replace(path)
-    except (OSError, RuntimeError) as error:
-        raise UserError(f"{path} could not be written ({error})") from error
-    finally:
-        scratch.unlink(missing_ok=True)

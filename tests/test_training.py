@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from common import UserError, data, models, training
+from common import UserError, checkpoints, data, models, training
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +73,7 @@ def test_evaluation_weighs_every_sample_once(tiny, monkeypatch):
 
 def test_checkpoint_is_whole_or_absent(tmp_path, monkeypatch):
     path = tmp_path / "last.pt"
-    training.save_checkpoint(path, {"model": {"w": torch.ones(3)}, "epoch": 1})
+    checkpoints.save_checkpoint(path, {"model": {"w": torch.ones(3)}, "epoch": 1})
     loaded = torch.load(path, weights_only=True)
     assert loaded["epoch"] == 1
 
@@ -83,6 +83,6 @@ def test_checkpoint_is_whole_or_absent(tmp_path, monkeypatch):
 
     monkeypatch.setattr(torch, "save", half)
     with pytest.raises(UserError, match="No space left"):
-        training.save_checkpoint(path, {"epoch": 2})
+        checkpoints.save_checkpoint(path, {"epoch": 2})
     assert torch.load(path, weights_only=True)["epoch"] == 1
     assert [p.name for p in tmp_path.iterdir()] == ["last.pt"]

@@ -1,0 +1,238 @@
+"""Lesson 6 put down and taken up again: by kill -9, by signals, with bad files, on a full disk."""
+
+import importlib
+import os
+import pickle
+import random
+import resource
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from common import UserError, checkpoints, data, models, training
+
+ROOT = Path(__file__).resolve().parent.parent
+SCRIPT = "06_practical_example"
+SMALL = "--model cifar_resnet-8 --image-size 8 --epochs 3 --batch-size 8 --lr 0.05 --save-every 1"
+LAST = Path(SCRIPT) / "last.pt"
+CLOCK = ("seconds", "images_per_s", "sources")  # and how often it was saved
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    """Noise of two colours, 60 images to train."""
+    root, chance = tmp_path_factory.mktemp("photos"), random.Random(0)
+    for split, count in (("train", 30), ("test", 4)):
+        for name in ("cat", "dog"):
+            (root / split / name).mkdir(parents=True)
+            for i in range(count):
+                noise = Image.frombytes("RGB", (8, 8), chance.randbytes(192))
+                tint = Image.new("RGB", (8, 8), "red" if name == "cat" else "blue")
+                Image.blend(noise, tint, 0.2).save(root / split / name / f"{i}.png")
+    return root
+
+
+def command(photos, out, *more):
+    flags = [*SMALL.split(), "--data-dir", str(photos), "--out-dir", str(out), "--device", "cpu"]
+    return [*flags, *map(str, more)]
+
+
+def start(arguments, **options):
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen(
+        [sys.executable, f"{SCRIPT}.py", *arguments], cwd=ROOT, **pipes, **options
+    )
+
+
+@pytest.fixture(scope="module")
+def whole(photos, tmp_path_factory):
+    """The folder of an uninterrupted run."""
+    out = tmp_path_factory.mktemp("whole")
+    process = start(command(photos, out))
+    assert process.communicate()[1] == "" and process.returncode == 0
+    return out
+
+
+def alike(one, other):
+    """Equal to the bit, nested, but for the clock."""
+    if isinstance(one, torch.Tensor):
+        return torch.equal(one, other)
+    if isinstance(one, dict):
+        timeless = [key for key in one if key not in CLOCK]
+        return one.keys() == other.keys() and all(alike(one[k], other[k]) for k in timeless)
+    if isinstance(one, list | tuple):
+        return len(one) == len(other) and all(map(alike, one, other))
+    return one == other
+
+
+def wait_for_change(path, process, before):
+    while process.poll() is None and (not path.exists() or path.stat().st_mtime_ns == before):
+        time.sleep(0.001)
+
+
+def test_three_kills_change_nothing(photos, whole, tmp_path):
+    chance, resumed, path = random.Random(1), [], tmp_path / LAST
+    for _ in range(3):
+        process = start(command(photos, tmp_path, *resumed))
+        wait_for_change(path, process, path.stat().st_mtime_ns if path.exists() else 0)
+        time.sleep(0.05 * chance.random())  # a step, checkpoint included, takes about as long
+        process.kill()
+        assert process.wait() == -signal.SIGKILL
+        resumed = ["--resume", path]
+    steps = torch.load(path, weights_only=True)["training"]["schedule"]["last_epoch"]
+    assert 3 <= steps < 21
+    process = start(command(photos, tmp_path, *resumed))
+    output, errors = process.communicate()
+    assert (errors, process.returncode) == ("", 0)
+    for name in ("last.pt", "best.pt"):
+        pair = (torch.load(f / SCRIPT / name, weights_only=True) for f in (whole, tmp_path))
+        assert alike(*pair), name
+    assert [line.split()[0] for line in output.split("left (s)\n")[1].splitlines()[:3]] == [*"123"]
+    assert not list((tmp_path / SCRIPT).glob(".*"))
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_finishes_the_step_saves_and_says_how_to_go_on(
+    number, status, photos, whole, tmp_path
+):
+    process = start(command(photos, tmp_path, "--save-every", 2))
+    wait_for_change(tmp_path / LAST, process, 0)
+    process.send_signal(number)
+    errors = process.communicate()[1]
+    assert process.returncode == status
+    assert len(errors.splitlines()) == 1
+    advice = shlex.split(errors.split(f"continue with python {SCRIPT}.py ")[1])
+    assert advice == ["--resume", str(tmp_path / LAST), "--out-dir", str(tmp_path)]
+    importlib.import_module(SCRIPT).main(advice)
+    first, second = (torch.load(f / LAST, weights_only=True) for f in (whole, tmp_path))
+    assert alike(first, second)
+
+
+class Trap:
+    """Unpickled, it would make a folder."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.path),)
+
+
+def test_a_bad_checkpoint_is_refused_in_one_line(photos, whole, tmp_path):
+    good = (whole / LAST).read_bytes()
+    (tmp_path / "empty.pt").write_bytes(b"")
+    (tmp_path / "truncated.pt").write_bytes(good[: len(good) // 2])
+    middle = len(good) // 2
+    garbled = (
+        good[:middle] + bytes(255 - b for b in good[middle : middle + 64]) + good[middle + 64 :]
+    )
+    (tmp_path / "pickle.pt").write_bytes(pickle.dumps(Trap(tmp_path / "sprung")))
+    torch.save({"model": Trap(tmp_path / "sprung")}, tmp_path / "trap.pt")
+    for name in ("empty", "truncated", "pickle", "trap"):
+        with pytest.raises(UserError, match=f"{name}.pt is no checkpoint of plain tensors"):
+            checkpoints.read_training(tmp_path / f"{name}.pt")
+    assert not (tmp_path / "sprung").exists()
+    entries = torch.load(whole / LAST, weights_only=True)
+    del entries["training"]["optimizer"]
+    torch.save(entries, tmp_path / "partial.pt")
+    (tmp_path / "garbled.pt").write_bytes(garbled)
+    refused(photos, tmp_path, "partial.pt", "", "does not fit")
+    refused(photos, tmp_path, "garbled.pt", "", "is no checkpoint of plain")
+    torch.save({k: entries[k] for k in checkpoints.KEYS}, tmp_path / "weights.pt")
+    refused(photos, tmp_path, "weights.pt", "", "no training to continue")
+
+
+def refused(photos, folder, name, more, message):
+    script = importlib.import_module(SCRIPT)
+    arguments = command(photos, folder / "out", "--resume", folder / name, *more.split())
+    with pytest.raises(UserError, match=message) as error:
+        script.main(arguments)
+    assert len(str(error.value).splitlines()) == 1
+    assert not list((folder / "out").rglob("*.*"))
+
+
+def test_a_checkpoint_of_another_training_is_refused(photos, whole, tmp_path):
+    (tmp_path / "last.pt").write_bytes((whole / LAST).read_bytes())
+    model = "--model cifar_resnet-8, not cifar_plain-8"
+    refused(photos, tmp_path, "last.pt", "--model cifar_plain-8", model)
+    refused(photos, tmp_path, "last.pt", "--epochs 4", "--epochs 3, not 4")
+    entries = torch.load(tmp_path / "last.pt", weights_only=True)
+    torch.save(entries | {"classes": ["cat", "cow"]}, tmp_path / "cows.pt")
+    refused(photos, tmp_path, "cows.pt", "", "other classes")
+    torch.save(entries | {"mean": [1.0, 2.0, 3.0]}, tmp_path / "others.pt")
+    refused(photos, tmp_path, "others.pt", "", "other images")
+
+
+def test_a_full_disk_leaves_the_last_good_checkpoint(photos, whole, tmp_path):
+    size = (whole / LAST).stat().st_size
+
+    def limit():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size // 2, size // 2))
+
+    folder = tmp_path / SCRIPT
+    folder.mkdir()
+    good = (whole / LAST).read_bytes()
+    (folder / "last.pt").write_bytes(good)
+    process = start(command(photos, tmp_path), preexec_fn=limit)
+    errors = process.communicate()[1]
+    assert process.returncode == 2
+    assert len(errors.splitlines()) == 1
+    assert "last.pt could not be written" in errors
+    assert (folder / "last.pt").read_bytes() == good
+    assert [path.name for path in folder.iterdir()] == ["last.pt"]
+
+
+class Poisoned(data.Dataset):
+    """Images that are not numbers, from the third batch on."""
+
+    def batches(self, *arguments):
+        for i, (x, y) in enumerate(super().batches(*arguments)):
+            yield x * (float("nan") if i >= 2 else 1.0), y
+
+
+def test_nan_images_end_the_training_and_are_never_saved(photos, tmp_path, monkeypatch):
+    script = importlib.import_module(SCRIPT)
+    plain = data.load("auto", photos, size=8)
+    poisoned = Poisoned(**{f: getattr(plain, f) for f in plain.__dataclass_fields__})
+    monkeypatch.setattr(poisoned.__class__, "to", lambda self, device: self)
+    monkeypatch.setattr(script.data, "load", lambda *_, **__: poisoned)
+    with pytest.raises(training.Diverged, match="smaller --lr"):
+        script.main(command(photos, tmp_path))
+    entries = torch.load(tmp_path / LAST, weights_only=True)
+    assert all(tensor.isfinite().all() for tensor in entries["model"].values())
+    assert [path.name for path in (tmp_path / SCRIPT).iterdir()] == ["last.pt"]
+
+
+def test_a_model_with_dropout_continues_exactly(tmp_path):
+    dataset = data.load("shapes", size=8, limit=200)
+
+    def trainer():
+        torch.manual_seed(0)
+        net = torch.nn.Sequential(models.cifar_resnet(8, width=4), torch.nn.Dropout(0.5))
+        return training.Trainer(net, dataset, 2, batch_size=45)
+
+    def put_down(step, batch):
+        if step == 6:
+            entries = {"model": cut.model.state_dict(), "training": cut.state()}
+            checkpoints.save_checkpoint(tmp_path / "cut.pt", entries)
+            raise InterruptedError
+
+    whole = trainer()
+    list(whole.run())
+    cut = trainer()
+    with pytest.raises(InterruptedError):
+        list(cut.run(on_step=put_down))
+    kept, again = torch.load(tmp_path / "cut.pt", weights_only=True), trainer()
+    torch.rand(3)
+    again.model.load_state_dict(kept["model"])
+    again.restore(kept["training"])
+    list(again.run())
+    assert alike(whole.model.state_dict(), again.model.state_dict())
+    assert alike(whole.rows, again.rows)
