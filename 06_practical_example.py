@@ -8,21 +8,25 @@ You will learn
 Builds on: lessons 1 and 2. Papers: He et al. 2015 (arXiv:1512.03385), section 4.2; Loshchilov &
 Hutter 2017 (arXiv:1608.03983) for the cosine schedule.
 Takes about a minute on two cores (a small ResNet on the built-in Shapes-10).
-Writes curves.png, best.pt, last.pt, report.txt and results.json to
-outputs/06_practical_example/.
+Writes curves.png, confusion.png, calibration.png, mistakes.png, best.pt, last.pt, report.txt and
+results.json to outputs/06_practical_example/.
 
     python 06_practical_example.py --data cifar10 --epochs 30
     python 06_practical_example.py --data-dir MY_PHOTOS --image-size 64 --epochs 20 --lr 0.05
     python 06_practical_example.py --resume outputs/06_practical_example/last.pt
+    python 06_practical_example.py --checkpoint best.pt --predict CAT.jpg DOG.jpg
+    python 06_practical_example.py --checkpoint best.pt --evaluate --data-dir MY_PHOTOS
 """
 
+import math
 import shlex
 from pathlib import Path
 
 import torch
 import torch.nn as nn
 
-from common import analysis, checkpoints, data, lesson, plotting, signals, training
+from common import analysis, checkpoints, data, evaluation, lesson, plotting, signals, training
+from common import evaluation_figures as figures
 from common.checkpoints import build_model
 
 RECIPE = ("batch_size", "lr", "weight_decay", "cutout", "seed")
@@ -100,45 +104,76 @@ def train(report, dataset: data.Dataset, model: nn.Module, resumed: dict) -> lis
 
 
 def test(report, dataset: data.Dataset, model: nn.Module) -> dict:
-    """The test images, once: the network of the last epoch, overall and by class."""
-    report.section("Test (last epoch, every test image once)")
+    """The test images, once: overall and by class, with 95 % intervals; confusion, calibration."""
+    report.section("Test (every test image once)")
     logits = training.predict(model, dataset, "test", report.results["device"])
-    correct = (logits.argmax(1) == dataset.test.labels).cpu()
-    labels = dataset.test.labels.cpu()
-    rows, per_class = [], {}
-    for index, name in enumerate(dataset.classes):
-        chosen = correct[labels == index]
-        share = chosen.double().mean().item()  # NaN where a limit left the class out
-        per_class[name] = share
-        rows.append([name, len(chosen), f"{100 * share:.1f}"])
-    report.table(["class", "images", "accuracy (%)"], rows)
-    accuracy = correct.double().mean().item()
-    report.say(f"test accuracy {100 * accuracy:.2f} % of {len(correct)} images of {dataset.name}")
-    return {"test_accuracy": accuracy, "test_images": len(correct), "per_class": per_class}
+    probabilities, labels = logits.softmax(1).cpu(), dataset.test.labels.cpu()
+    counts = evaluation.confusion(probabilities.argmax(1), labels, len(dataset.classes))
+    rows, per_class, intervals = [], {}, {}
+    for index, name in enumerate([*dataset.classes, "all"]):
+        hits, images = counts.diag(), counts.sum(1)
+        hits, images = (int(t.sum() if name == "all" else t[index]) for t in (hits, images))
+        per_class[name] = hits / images if images else math.nan
+        intervals[name] = evaluation.wilson(hits, images)
+        low, high = (f"{100 * limit:.1f}" for limit in intervals[name])
+        rows.append([name, images, f"{100 * per_class[name]:.1f}", f"{low} to {high}"])
+    report.table(["class", "images", "accuracy (%)", "95 % interval (Wilson)"], rows)
+    calibrated = evaluation.calibration(probabilities, labels)
+    accuracy, images = per_class.pop("all"), len(labels)
+    report.say(f"test accuracy {100 * accuracy:.2f} % of {images} images of {dataset.name}")
+    mirrored = training.predict(model, dataset, "test", report.results["device"], mirror=True)
+    both = (mirrored.argmax(1).cpu() == labels).double().mean().item()
+    report.say(f"mean of each image and its mirror image: {100 * both:.2f} % (not in the table)")
+    report.say(f"expected calibration error {100 * calibrated['ece']:.2f} %")
+    report.say()
+    draw(report, dataset, probabilities, counts, calibrated)
+    found = {
+        "test_accuracy": accuracy,
+        "mirror_accuracy": both,
+        "test_images": images,
+        "per_class": per_class,
+    }
+    return found | {"intervals": intervals, "confusion": counts, "calibration": calibrated}
 
 
-def draw_curves(rows: list[dict], model_name: str, dataset: data.Dataset, accuracy: float):
-    """Loss and accuracy by epoch."""
-    title = f"{model_name}: {100 * accuracy:.1f} % test accuracy on {dataset.name} "
-    title += f"after {len(rows)} epochs"
-    subtitle = f"{len(dataset.train.labels)} training images; training values are measured on the "
-    subtitle += "augmented images as they pass, validation values after each epoch; one seed"
-    figure, axes = plotting.new_figure(title, subtitle, 10, 4.6, ncols=2)
-    epochs = [row["epoch"] for row in rows]
-    looks = {"train": (plotting.GREY, "-"), "val": (plotting.RESIDUAL, "-")}
-    for ax, quantity, scale in zip(axes, ("loss", "accuracy"), (1, 100), strict=True):
-        ends = []
-        ax.set_yscale("log" if quantity == "loss" else "linear")
-        for split, (colour, dash) in looks.items():
-            values = [scale * row[f"{split}_{quantity}"] for row in rows]
-            ax.plot(epochs, values, dash, color=colour, marker="o", markersize=4)
-            ends.append((values[-1], {"train": "training", "val": "validation"}[split], colour))
-        ax.set(xlabel="epoch", xlim=(min(epochs) - 0.2, max(epochs)))
-        ax.xaxis.get_major_locator().set_params(integer=True)
-        plotting.label_ends(ax, ends)
-    axes[0].set_ylabel("mean cross-entropy (nats)")
-    axes[1].set_ylabel("accuracy (%)")
-    return figure
+def draw(report, dataset: data.Dataset, probabilities, counts, calibrated: dict) -> None:
+    """What the test found, in three figures."""
+    labels, classes = dataset.test.labels.cpu(), dataset.classes
+    what = f"{report.args.model} on {dataset.name}, one seed"
+    report.figure(figures.confusion(counts, classes, f"{what}; {len(labels)} images"), "confusion")
+    report.figure(figures.reliability(calibrated, len(labels), what), "calibration")
+    worst = evaluation.surest_mistakes(probabilities, labels, figures.SHOWN)
+    guesses, captions = probabilities.argmax(1), []
+    for i in worst:
+        captions.append(f"{classes[labels[i]]}, named {classes[guesses[i]]}\n"
+            f"with {100 * probabilities[i].max():.0f} %")  # fmt: skip
+    wrong, images = int((guesses != labels).sum()), dataset.test.images.cpu()[worst]
+    report.figure(figures.mistakes(images, captions, wrong, what), "mistakes")
+
+
+def classify(args) -> dict:
+    """--predict: the likeliest classes of each picture."""
+    model, entries = checkpoints.load_model(args.checkpoint)
+    device = lesson.device(args.device)
+    dataset = evaluation.pictures(args.predict, entries).to(device)
+    shares = training.predict(model.to(device), dataset, "test", device).softmax(1).cpu()
+    found = evaluation.likeliest(shares, dataset.classes)
+    for path, likeliest in zip(args.predict, found, strict=True):
+        print(f"{path}: " + ", ".join(f"{name} {100 * share:.1f} %" for name, share in likeliest))
+    return {"failed_checks": [], "measured": dict(zip(map(str, args.predict), found, strict=True))}
+
+
+def evaluate(args) -> dict:
+    """--evaluate: the test section alone, on other images, into a folder of its own."""
+    model, entries = checkpoints.load_model(args.checkpoint)
+    args.model, limit = entries["model_name"], 1_000 if args.quick else None
+    where = (args.data, args.data_dir, args.data_url)
+    dataset = evaluation.test_images(entries, *where, limit)
+    name = f"{Path(__file__).stem}_evaluation"
+    report = lesson.Report(name, args, dataset.name, dataset.why)
+    report.say(f"{args.checkpoint}: {args.model} after epoch {entries['epoch']}")
+    device = report.results["device"]
+    return report.save(test(report, dataset.to(device), model.to(device)))
 
 
 def arguments(argv: list[str] | None, defaults: dict | None = None):
@@ -157,8 +192,13 @@ def arguments(argv: list[str] | None, defaults: dict | None = None):
         help="checkpoint within the epoch (default: %(default)s, only after it)")  # fmt: skip
     add("--resume", type=Path, metavar="FILE", help="continue the training of a checkpoint, "
         "exactly; its settings need not be repeated")  # fmt: skip
+    add("--checkpoint", type=Path, metavar="FILE", help="the network for the next two")
+    add("--predict", type=Path, nargs="+", metavar="IMAGE", help="name what is on these pictures")
+    add("--evaluate", action="store_true", help="test on the images of --data or --data-dir")
     flags.set_defaults(**(defaults or {}))
     args = flags.parse_args(argv)
+    if (args.checkpoint is None) == (bool(args.predict) or args.evaluate):
+        flags.error("--checkpoint goes with --predict or --evaluate, and they with it")
     args.epochs = 1 if args.quick else args.epochs
     return args
 
@@ -178,6 +218,8 @@ def main(argv: list[str] | None = None) -> dict:
     """Run the lesson; returns what it measured."""
     args, resumed = resumed_arguments(argv, arguments(argv))
     plotting.use_theme(args.show)
+    if args.checkpoint:
+        return classify(args) if args.predict else evaluate(args)
     build_model(args.model, 10)  # refuse an unknown name before any image is read
     limit = 1_000 if args.quick else None
     where = (args.data, args.data_dir, args.data_url)
@@ -189,8 +231,10 @@ def main(argv: list[str] | None = None) -> dict:
     dataset = dataset.to(report.results["device"])
     rows = train(report, dataset, model, resumed)
     tested = test(report, dataset, model)
-    figure = draw_curves(rows, args.model, dataset, tested["test_accuracy"])
-    report.figure(figure, "curves")
+    what = f"{args.model} on {dataset.name}"
+    subtitle = f"{len(dataset.train.labels)} training images; training values are measured on the "
+    subtitle += "augmented images as they pass, validation values after each epoch; one seed"
+    report.figure(figures.curves(rows, what, subtitle, tested["test_accuracy"]), "curves")
     report.say(f"last network: {report.folder / 'last.pt'}")
     report.say(f"best validation accuracy: {report.folder / 'best.pt'}")
     return report.save({"epochs": rows, **tested})

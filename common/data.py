@@ -43,6 +43,7 @@ class Dataset:
     val: Split
     test: Split
     why: str = ""
+    normalisation: tuple[list[float], list[float]] | None = None
 
     def to(self, device: str) -> "Dataset":
         """All splits on `device`."""
@@ -62,14 +63,16 @@ class Dataset:
         """Mean and standard deviation of each channel over all training pixels, each 1 3 1 1.
 
         On the original CIFAR-10 training images these are 0.4914 0.4822 0.4465 and
-        0.2470 0.2435 0.2616, times 255.
+        0.2470 0.2435 0.2616, times 255. If `normalisation` is given it is taken instead.
         """
+        shape, device = (1, 3, 1, 1), self.train.images.device
+        if self.normalisation:
+            return tuple(torch.tensor(v, device=device).view(shape) for v in self.normalisation)
         counts = [torch.bincount(c.flatten(), minlength=256) for c in self.train.images.unbind(1)]
         share = torch.stack(counts).cpu().double() / sum(counts[0])  # 3 256
         levels = torch.arange(256, dtype=torch.float64)
         mean = share @ levels
         std = (share @ levels**2 - mean**2).sqrt().clamp(min=1.0)
-        shape, device = (1, 3, 1, 1), self.train.images.device
         return mean.float().view(shape).to(device), std.float().view(shape).to(device)
 
     def batches(
@@ -221,15 +224,47 @@ def _folders(root: Path, size: int, limit: int | None) -> Dataset:
     if train.classes != test.classes:
         odd = ", ".join(sorted(set(train.classes) ^ set(test.classes)))
         raise UserError(f"{root}: train and test must hold the same classes; only in one: {odd}")
-    splits = []
-    for part, chosen in zip((train, test), _choose(len(train), len(test), limit), strict=True):
-        paths, labels = zip(*(part.samples[i] for i in chosen), strict=True)
-        images = np.empty((len(paths), size, size, 3), np.uint8)
-        for i, path in enumerate(tqdm(paths, "reading images", disable=None, leave=False)):
-            images[i] = read_image(path, size)
-        images = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()  # N 3 H W
-        splits.append(Split(images, torch.tensor(labels)))
+    chosen = _choose(len(train), len(test), limit)
+    splits = [_read_all(*pair, size) for pair in zip((train, test), chosen, strict=True)]
     return _with_validation(f"image folder {root.resolve().name}", train.classes, *splits)
+
+
+def _read_all(part: ImageFolder, chosen: list[int], size: int) -> Split:
+    """The chosen images of a folder of classes, cut to squares of `size` pixels."""
+    paths, labels = zip(*(part.samples[i] for i in chosen), strict=True)
+    images = np.empty((len(paths), size, size, 3), np.uint8)
+    for i, path in enumerate(tqdm(paths, "reading images", disable=None, leave=False)):
+        images[i] = read_image(path, size)
+    images = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()  # N 3 H W
+    return Split(images, torch.tensor(labels))
+
+
+def load_test(
+    source: str, folder: Path | None, url: str | None, size: int, limit: int | None = None
+) -> tuple[str, list[str], Split]:
+    """Name, classes and test images alone: those of `load`, or a folder of one's own with
+    test/CLASS/IMAGE, or CLASS/IMAGE where it has no `test`.
+
+    Raises: UserError as `load` does.
+    """
+    root = Path(folder or DEFAULT_DIR)
+    if (
+        source != "auto"
+        or not folder
+        or (root / CIFAR10.base_folder).is_dir()
+        or root.name == CIFAR10.base_folder
+    ):
+        dataset = load(source, folder, url, size, limit)
+        return dataset.name, dataset.classes, dataset.test
+    if not root.is_dir():
+        raise UserError(f"{root} does not exist")
+    try:
+        part = ImageFolder(root / "test" if (root / "test").is_dir() else root)
+    except OSError as error:
+        hint = f"{root}: expected test/CLASS/IMAGE or CLASS/IMAGE"
+        raise UserError(f"{hint} ({str(error).splitlines()[0]})") from error
+    _, chosen = _choose(0, len(part), limit)
+    return f"image folder {root.resolve().name}", part.classes, _read_all(part, chosen, size)
 
 
 def open_image(path: str | Path) -> Image.Image:

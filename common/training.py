@@ -259,13 +259,17 @@ def one_thread() -> Iterator[None]:
 
 
 @torch.no_grad()
-def predict(model: nn.Module, dataset, split: str, device: str = "cpu") -> torch.Tensor:
-    """Logits of every image of a split in its order, float32 N classes, in eval mode."""
+def predict(
+    model: nn.Module, dataset, split: str, device: str = "cpu", mirror: bool = False
+) -> torch.Tensor:
+    """Logits of every image of a split in its order, float32 N classes, in eval mode; with
+    `mirror` the mean of those of the image and of its mirror image."""
     model.eval()
     outputs = []
     with autocast(device):
         for x, _ in dataset.batches(split, 500):
-            outputs.append(model(x).float())
+            logits = model(x).float()
+            outputs.append((logits + model(x.flip(3)).float()) / 2 if mirror else logits)
     return torch.cat(outputs)
 
 

@@ -192,8 +192,8 @@ def test_a_full_disk_leaves_the_last_good_checkpoint(photos, whole, tmp_path):
 class Poisoned(data.Dataset):
     """Images that are not numbers, from the third batch on."""
 
-    def batches(self, *arguments):
-        for i, (x, y) in enumerate(super().batches(*arguments)):
+    def batches(self, *arguments, **options):
+        for i, (x, y) in enumerate(super().batches(*arguments, **options)):
             yield x * (float("nan") if i >= 2 else 1.0), y
 
 

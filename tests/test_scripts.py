@@ -23,7 +23,7 @@ FIGURES = {
     "03": ["gradients", "lesions", "training_curves"],
     "04": ["deep_training", "dense_reuse", "gates", "variants"],
     "05": ["architecture", "feature_evolution", "gradient_flow", "loss_landscape"],
-    "06": ["curves"],
+    "06": ["calibration", "confusion", "curves", "mistakes"],
 }
 
 
@@ -159,6 +159,12 @@ MISTAKES = [
     ("06", "--model cifar_resnet-21", "6n + 2"),
     ("06", "--model cifar_resnet", "cifar_resnet-20"),
     ("06", "--epochs 0", "--epochs"),
+    ("06", "--predict {}/ok.png", "--checkpoint"),
+    ("06", "--checkpoint {}/cats.pt", "--predict"),
+    ("06", "--checkpoint {}/cats.pt --predict {}/ok.png", "train again"),
+    ("06", "--checkpoint {}/file --predict {}/ok.png", "no checkpoint"),
+    ("06", "--resume {}/nowhere.pt", "--resume"),
+    ("06", "--resume {}/cats.pt", "no training to continue"),
     ("06", "--data shapes --quick --lr 1e30", "smaller --lr"),
     ("06", "--data mnist", "--data"),
     ("06", "--data shapes --out-dir {}/file/below", "--out-dir"),

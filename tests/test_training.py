@@ -71,6 +71,15 @@ def test_evaluation_weighs_every_sample_once(tiny, monkeypatch):
     assert torch.allclose(training.predict(model, tiny, "test"), direct, atol=1e-5)
 
 
+def test_mirror_averaging_by_hand(tiny, monkeypatch):
+    monkeypatch.setattr(training, "native_bf16", lambda device: False)
+    model = models.cifar_resnet(8, width=4).eval()
+    x = torch.cat([x for x, _ in tiny.batches("test", 7)])
+    with torch.no_grad():
+        expected = (model(x) + model(x.flip(3))) / 2
+    assert torch.allclose(training.predict(model, tiny, "test", mirror=True), expected, atol=1e-5)
+
+
 def test_checkpoint_is_whole_or_absent(tmp_path, monkeypatch):
     path = tmp_path / "last.pt"
     checkpoints.save_checkpoint(path, {"model": {"w": torch.ones(3)}, "epoch": 1})

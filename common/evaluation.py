@@ -1,0 +1,95 @@
+"""What a trained network is worth: accuracy with its interval, confusion, calibration, mistakes."""
+
+import math
+from pathlib import Path
+
+import torch
+
+from common import UserError, data
+
+LIKELIEST = 3
+
+
+def dataset_for(entries: dict, images: torch.Tensor, labels: torch.Tensor, name: str):
+    """A Dataset whose test split is these images, normalised as a checkpoint's network wants.
+
+    Raises: UserError if the checkpoint does not say how.
+    """
+    split = data.Split(images, labels)
+    if "mean" not in entries or "std" not in entries:
+        raise UserError("--checkpoint is of an older kind, without the images' mean: train again")
+    none = data.Split(images[:0], labels[:0])
+    normalisation = (entries["mean"], entries["std"])
+    return data.Dataset(name, list(entries["classes"]), none, none, split, "", normalisation)
+
+
+def pictures(paths: list[Path], entries: dict):
+    """Image files as a test split, cut as the training images were; all labels are 0.
+
+    Raises: UserError, naming the file, if one cannot be read.
+    """
+    images = [torch.tensor(data.read_image(path, entries["image_size"])) for path in paths]
+    images = torch.stack(images).permute(0, 3, 1, 2).contiguous()  # N 3 H W
+    return dataset_for(entries, images, torch.zeros(len(paths), dtype=torch.int64), "pictures")
+
+
+def test_images(entries: dict, source: str, folder: Path | None, url: str | None, limit=None):
+    """The test images of a folder or data set, with the labels of a checkpoint's classes.
+
+    Raises: UserError if there is a class that the checkpoint does not know.
+    """
+    name, classes, split = data.load_test(source, folder, url, entries["image_size"], limit)
+    if unknown := [c for c in classes if c not in entries["classes"]]:
+        raise UserError(f"--checkpoint knows no class {unknown[0]}, which {name} has")
+    index = torch.tensor([list(entries["classes"]).index(c) for c in classes])
+    return dataset_for(entries, split.images, index[split.labels], name)
+
+
+def likeliest(probabilities: torch.Tensor, classes: list[str]) -> list[list[tuple[str, float]]]:
+    """For each row of N classes the three most probable classes and their probabilities."""
+    shares, indices = probabilities.topk(min(LIKELIEST, len(classes)))
+    pairs = zip(shares.tolist(), indices.tolist(), strict=True)
+    return [[(classes[i], p) for p, i in zip(*row, strict=True)] for row in pairs]
+
+
+def wilson(hits: int, trials: int, z: float = 1.959964) -> tuple[float, float]:
+    """The 95 % interval of a share (Wilson 1927); unlike the textbook's it stays within 0 and 1
+    and has a width at 0 and 100 %. NaN without trials."""
+    if not trials:
+        return math.nan, math.nan
+    share, spread = hits / trials, z**2 / trials
+    centre = share + spread / 2
+    half = z * math.sqrt(share * (1 - share) / trials + spread / (4 * trials))
+    low, high = ((centre + sign * half) / (1 + spread) for sign in (-1, 1))
+    return max(0.0, low), min(1.0, high)
+
+
+def confusion(guesses: torch.Tensor, labels: torch.Tensor, classes: int) -> torch.Tensor:
+    """Number of images by true class (rows) and guessed class (columns)."""
+    return torch.bincount(labels * classes + guesses, minlength=classes**2).view(classes, classes)
+
+
+def calibration(probabilities: torch.Tensor, labels: torch.Tensor, bins: int = 10) -> dict:
+    """Expected calibration error (Guo et al. 2017, arXiv:1706.04599, equation 3).
+
+    Images are sorted by their highest probability into `bins` of equal width; the error is the
+    mean over images of |accuracy - mean confidence| of their bin. `bins` in the result lists
+    (confidence, accuracy, images) of those that are not empty.
+    """
+    confidence, guesses = probabilities.double().max(1)
+    correct = (guesses == labels).double()
+    index = (confidence * bins).long().clamp(max=bins - 1)
+    filled, error = [], 0.0
+    for chosen in (index == i for i in range(bins)):
+        if count := int(chosen.sum()):
+            means = [values[chosen].mean().item() for values in (confidence, correct)]
+            error += count / len(labels) * abs(means[0] - means[1])
+            filled.append((*means, count))
+    return {"ece": error, "bins": filled}
+
+
+def surest_mistakes(probabilities: torch.Tensor, labels: torch.Tensor, most: int) -> list[int]:
+    """Indices of wrongly classified images, the most confident first, `most` at most."""
+    confidence, guesses = probabilities.max(1)
+    order = confidence.argsort(descending=True, stable=True)
+    return order[(guesses != labels)[order]][:most].tolist()

@@ -1,0 +1,83 @@
+"""The figures of lesson 6: training curves, confusion, calibration, mistakes."""
+
+import numpy as np
+import seaborn
+import torch
+
+from common import plotting
+
+SHOWN = 12  # thumbnails
+
+
+def curves(rows: list[dict], what: str, subtitle: str, accuracy: float):
+    """Loss and accuracy by epoch; `rows` come from training.Trainer, `accuracy` from the test."""
+    title = f"{what}: {100 * accuracy:.1f} % test accuracy after "
+    title += f"{len(rows)} epoch{'s' * (len(rows) > 1)}"
+    figure, axes = plotting.new_figure(title, subtitle, 10, 4.6, ncols=2)
+    epochs = [row["epoch"] for row in rows]
+    looks = {"train": (plotting.GREY, "-"), "val": (plotting.RESIDUAL, "-")}
+    for ax, quantity, scale in zip(axes, ("loss", "accuracy"), (1, 100), strict=True):
+        ends = []
+        ax.set_yscale("log" if quantity == "loss" else "linear")
+        for split, (colour, dash) in looks.items():
+            values = [scale * row[f"{split}_{quantity}"] for row in rows]
+            ax.plot(epochs, values, dash, color=colour, marker="o", markersize=4)
+            ends.append((values[-1], {"train": "training", "val": "validation"}[split], colour))
+        ax.set(xlabel="epoch", xlim=(min(epochs) - 0.2, max(epochs)))
+        ax.xaxis.get_major_locator().set_params(integer=True)
+        plotting.label_ends(ax, ends)
+    axes[0].set_ylabel("mean cross-entropy (nats)")
+    axes[1].set_ylabel("accuracy (%)")
+    return figure
+
+
+def confusion(counts: torch.Tensor, classes: list[str], subtitle: str):
+    """Images by true class (rows) and guess (columns); the commonest mistake is the title."""
+    wrong = counts.clone().fill_diagonal_(0)
+    true, guess = divmod(int(wrong.argmax()), len(classes))
+    title = "No test image is taken for another class"
+    if number := int(wrong[true, guess]):
+        title = f"{number} of {int(counts[true].sum())} images of class {classes[true]} are taken "
+        title += f"for {classes[guess]}: the commonest of {int(wrong.sum())} mistakes"
+    size = min(14.0, 3.5 + 0.5 * len(classes))
+    figure, ax = plotting.new_figure(title, subtitle, size + 1.5, size)
+    names = classes if len(classes) <= 40 else False
+    options = {"xticklabels": names, "yticklabels": names, "annot": len(classes) <= 20, "fmt": "d"}
+    options["cbar_kws"] = {"label": "images"}
+    seaborn.heatmap(counts.numpy(), ax=ax, cmap="Blues", square=True, **options)
+    ax.tick_params(axis="y", rotation=0)
+    ax.set(xlabel="class that the network names", ylabel="true class")
+    return figure
+
+
+def reliability(found: dict, images: int, what: str):
+    """Accuracy by confidence; `found` comes from evaluation.calibration."""
+    confidence, accuracy, counts = np.array(found["bins"]).T
+    gap = 100 * (np.average(confidence, weights=counts) - np.average(accuracy, weights=counts))
+    word = "higher" if gap > 0 else "lower"
+    title = f"Confidence is {abs(gap):.1f} points {word} than accuracy on average; "
+    title += f"expected calibration error {100 * found['ece']:.1f} %"
+    subtitle = f"{what}, {images} test images in ten bins of equal width by the highest "
+    subtitle += "probability; the numbers count a bin's images"
+    figure, ax = plotting.new_figure(title, subtitle, 8, 6)
+    ax.plot([0, 100], [0, 100], color=plotting.GREY, linewidth=1)
+    ax.plot(100 * confidence, 100 * accuracy, "o-", color=plotting.RESIDUAL)
+    for x, y, count in zip(confidence, accuracy, counts, strict=True):
+        place = {"xytext": (6, 6), "textcoords": "offset points", "fontsize": 9}
+        ax.annotate(f"{int(count)}", (100 * x, 100 * y), **place)
+    ax.text(8, 12, "perfectly calibrated", color=plotting.GREY, rotation=45)
+    ax.set(xlim=(0, 103), ylim=(0, 103), aspect="equal")
+    ax.set(xlabel="mean confidence of the bin (%)", ylabel="accuracy of the bin (%)")
+    return figure
+
+
+def mistakes(images: torch.Tensor, captions: list[str], wrong: int, what: str):
+    """Thumbnails (uint8, N 3 H W) of the surest mistakes with their captions."""
+    title = f"The {len(captions)} most confident of {wrong} mistakes" if wrong else "No mistakes"
+    figure, axes = plotting.new_figure(title, what, 9, 6.6, nrows=3, ncols=SHOWN // 3)
+    for ax in axes.flat:
+        ax.axis("off")
+    for ax, image, caption in zip(axes.flat, images, captions, strict=False):
+        ax.imshow(image.permute(1, 2, 0).numpy())
+        ax.set_title(caption, fontsize=9)
+    return figure

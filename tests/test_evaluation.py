@@ -1,0 +1,142 @@
+"""What a trained network is worth: values computed by hand, and the commands that use it."""
+
+import importlib
+import json
+import math
+
+import pytest
+import torch
+from matplotlib import pyplot
+from PIL import Image
+
+from common import UserError, data, evaluation, evaluation_figures, plotting
+
+plotting.use_theme()
+
+
+@pytest.fixture(scope="module")
+def script():
+    return importlib.import_module("06_practical_example")
+
+
+@pytest.fixture(scope="module")
+def trained(script, tmp_path_factory):
+    """Red cats and blue dogs of 12x12 pixels, one folder with the images and a checkpoint."""
+    root = tmp_path_factory.mktemp("trained")
+    for split, count in (("train", 40), ("test", 6)):
+        for name, colour in (("cat", (200, 30, 30)), ("dog", (30, 30, 200))):
+            (root / "photos" / split / name).mkdir(parents=True)
+            for i in range(count):
+                shade = tuple(min(255, c + 3 * i) for c in colour)
+                Image.new("RGB", (18, 12), shade).save(root / "photos" / split / name / f"{i}.png")
+    flags = "--model cifar_resnet-8 --image-size 12 --epochs 4 --batch-size 16 --lr 0.05".split()
+    script.main([*flags, "--data-dir", f"{root}/photos", "--out-dir", f"{root}/out"])
+    return root
+
+
+def test_wilson_interval_by_hand():
+    low, high = evaluation.wilson(
+        80, 100
+    )  # statsmodels: proportion_confint(80, 100, .05, "wilson")
+    assert (low, high) == pytest.approx((0.71117, 0.86663), abs=1e-4)
+    assert evaluation.wilson(0, 10) == pytest.approx((0.0, 0.27753), abs=1e-4)
+    assert evaluation.wilson(10, 10) == pytest.approx((0.72247, 1.0), abs=1e-4)
+    assert all(map(math.isnan, evaluation.wilson(0, 0)))
+
+
+def test_confusion_has_true_classes_in_rows():
+    guesses, labels = torch.tensor([0, 1, 1, 2]), torch.tensor([0, 1, 2, 2])
+    assert evaluation.confusion(guesses, labels, 3).tolist() == [[1, 0, 0], [0, 1, 0], [0, 1, 1]]
+
+
+def test_calibration_error_by_hand():
+    probabilities = torch.tensor([[0.95, 0.05], [0.92, 0.08], [0.4, 0.6], [0.0, 1.0]])
+    found = evaluation.calibration(probabilities, torch.tensor([0, 1, 1, 1]))
+    means = [(0.6, 1.0, 1), (2.87 / 3, 2 / 3, 3)]
+    assert [list(b) for b in found["bins"]] == [pytest.approx(list(b)) for b in means]
+    assert found["ece"] == pytest.approx(0.25 * 0.4 + 0.75 * 0.29)
+
+
+def test_a_network_that_tells_its_chances_is_calibrated():
+    generator = torch.Generator().manual_seed(0)
+    share = torch.rand(20_000, generator=generator)
+    labels = (torch.rand(20_000, generator=generator) < share).long()
+    probabilities = torch.stack([1 - share, share], 1)
+    assert evaluation.calibration(probabilities, labels)["ece"] < 0.01
+    assert evaluation.calibration(probabilities, 1 - labels)["ece"] > 0.3
+
+
+def test_mistakes_are_sorted_by_confidence():
+    probabilities = torch.tensor([[0.9, 0.1], [0.2, 0.8], [0.4, 0.6], [0.99, 0.01]])
+    assert evaluation.surest_mistakes(probabilities, torch.tensor([1, 0, 1, 1]), 2) == [3, 0]
+
+
+def title(figure):
+    text = " ".join(figure.texts[0].get_text().split())
+    pyplot.close(figure)
+    return text
+
+
+def test_titles_follow_the_numbers():
+    counts = torch.tensor([[5, 0], [3, 2]])
+    found = title(evaluation_figures.confusion(counts, ["cat", "dog"], ""))
+    assert found == "3 of 5 images of class dog are taken for cat: the commonest of 3 mistakes"
+    found = title(evaluation_figures.confusion(torch.eye(2).long(), ["cat", "dog"], ""))
+    assert found == "No test image is taken for another class"
+    sure = {"ece": 0.2, "bins": [(0.9, 0.7, 10)]}
+    assert "20.0 points higher" in title(evaluation_figures.reliability(sure, 10, ""))
+    shy = {"ece": 0.1, "bins": [(0.6, 0.7, 10)]}
+    assert "10.0 points lower" in title(evaluation_figures.reliability(shy, 10, ""))
+    assert title(evaluation_figures.mistakes(torch.zeros(0, 3, 4, 4), [], 0, "")) == "No mistakes"
+
+
+def test_prediction_sees_a_picture_as_the_test_did(script, trained, capsys):
+    folder = trained / "photos" / "test"
+    paths = [folder / "dog" / "3.png", folder / "cat" / "0.png"]
+    checkpoint = str(trained / "out/06_practical_example/last.pt")
+    capsys.readouterr()
+    found = script.main(["--checkpoint", checkpoint, "--predict", *map(str, paths)])
+    lines = capsys.readouterr().out.splitlines()
+    model, entries = script.checkpoints.load_model(trained / "out/06_practical_example/last.pt")
+    dataset = data.load("auto", trained / "photos", size=12)
+    assert entries["mean"] == dataset.statistics[0].flatten().tolist()
+    for path, line in zip(paths, lines, strict=True):
+        image = torch.tensor(data.read_image(path, 12)).permute(2, 0, 1)
+        index = [torch.equal(image, other) for other in dataset.test.images].index(True)
+        shares = script.training.predict(model, dataset, "test")[index].softmax(0)
+        best = dict(found["measured"][str(path)])
+        for name, share in zip(dataset.classes, shares.tolist(), strict=True):
+            assert best[name] == pytest.approx(share, abs=0.01)
+        name, share = max(best.items(), key=lambda pair: pair[1])
+        assert line.startswith(f"{path}: {name} {100 * share:.1f} %, ")
+
+
+def test_evaluation_repeats_the_test(script, trained):
+    arguments = ["--checkpoint", str(trained / "out/06_practical_example/last.pt"), "--evaluate"]
+    arguments += ["--data-dir", str(trained / "photos"), "--out-dir", str(trained / "again")]
+    again = script.main(arguments)["measured"]
+    results = (trained / "out/06_practical_example/results.json").read_text(encoding="utf-8")
+    before = json.loads(results)["measured"]
+    assert again["test_images"] == 12
+    assert (again["confusion"], again["intervals"]) == (before["confusion"], before["intervals"])
+    arguments[4] = str(trained / "photos/test")
+    assert script.main(arguments)["measured"]["confusion"] == before["confusion"]
+
+
+def test_what_cannot_be_evaluated_is_refused(script, trained, tmp_path):
+    checkpoint = trained / "out/06_practical_example/last.pt"
+    (tmp_path / "cow").mkdir()
+    Image.new("RGB", (9, 9)).save(tmp_path / "cow" / "1.png")
+    base = ["--checkpoint", str(checkpoint), "--out-dir", str(tmp_path / "out")]
+    with pytest.raises(UserError, match="no class cow"):
+        script.main([*base, "--evaluate", "--data-dir", str(tmp_path)])
+    with pytest.raises(UserError, match="nowhere does not exist"):
+        script.main([*base, "--evaluate", "--data-dir", str(tmp_path / "nowhere")])
+    with pytest.raises(UserError, match="CLASS"):
+        script.main([*base, "--evaluate", "--data-dir", str(tmp_path / "cow")])
+    entries = torch.load(checkpoint, weights_only=True)
+    torch.save({k: entries[k] for k in script.checkpoints.KEYS}, tmp_path / "old.pt")
+    picture = str(tmp_path / "cow" / "1.png")
+    with pytest.raises(UserError, match="train again"):
+        script.main(["--checkpoint", str(tmp_path / "old.pt"), "--predict", picture])
+    assert not (tmp_path / "out").exists()
