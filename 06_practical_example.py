@@ -29,7 +29,7 @@ from common import analysis, checkpoints, data, evaluation, lesson, plotting, si
 from common import evaluation_figures as figures
 from common.checkpoints import build_model
 
-RECIPE = ("batch_size", "lr", "weight_decay", "cutout", "seed")
+RECIPE = ("batch_size", "lr", "weight_decay", "cutout", "smoothing", "ema", "accumulate", "seed")
 SETTINGS = ("model", "epochs", "image_size", "quick", *RECIPE)
 SOURCES = ("data", "data_dir", "data_url", "save_every")
 
@@ -68,7 +68,7 @@ def save(path: Path, trainer: training.Trainer, args) -> None:
     checkpoints.save_checkpoint(path, entries | {"sources": settings_of(args, SOURCES)})
 
 
-def train(report, dataset: data.Dataset, model: nn.Module, resumed: dict) -> list[dict]:
+def train(report, dataset: data.Dataset, model: nn.Module, resumed: dict) -> training.Trainer:
     """Train, print a row per epoch, keep the last network and the best on validation data."""
     report.section("Training")
     report.say("epoch  train loss  train acc%  val acc%  images/s  peak lr  left (s)")
@@ -100,7 +100,7 @@ def train(report, dataset: data.Dataset, model: nn.Module, resumed: dict) -> lis
                 save(best, trainer, args)
             save(last, trainer, args)
         on_step(trainer.steps, None)
-    return trainer.rows
+    return trainer
 
 
 def test(report, dataset: data.Dataset, model: nn.Module) -> dict:
@@ -187,6 +187,11 @@ def arguments(argv: list[str] | None, defaults: dict | None = None):
     add("--lr", type=float, default=0.2, help="peak learning rate (default: %(default)s)")
     add("--weight-decay", type=float, default=5e-4, help="(default: %(default)s)")
     add("--cutout", type=lesson.natural, default=0, help="pixels (default: %(default)s, none)")
+    add("--smoothing", type=lesson.share, default=0.0, help="of labels (default: %(default)s)")
+    add("--ema", type=lesson.share, default=0.0, metavar="DECAY",
+        help="test the moving average of the weights (default: %(default)s, none)")  # fmt: skip
+    add("--accumulate", type=lesson.positive, default=1, metavar="PARTS",
+        help="a batch passes in as many parts, to save memory (default: %(default)s)")  # fmt: skip
     add("--image-size", type=lesson.positive, default=32, help="pixels (default: %(default)s)")
     add("--save-every", type=lesson.natural, default=0, metavar="STEPS",
         help="checkpoint within the epoch (default: %(default)s, only after it)")  # fmt: skip
@@ -229,8 +234,8 @@ def main(argv: list[str] | None = None) -> dict:
     model = build_model(args.model, len(dataset.classes), args.image_size)
     describe(report, dataset, model)
     dataset = dataset.to(report.results["device"])
-    rows = train(report, dataset, model, resumed)
-    tested = test(report, dataset, model)
+    trainer = train(report, dataset, model, resumed)
+    rows, tested = trainer.rows, test(report, dataset, trainer.best_model)
     what = f"{args.model} on {dataset.name}"
     subtitle = f"{len(dataset.train.labels)} training images; training values are measured on the "
     subtitle += "augmented images as they pass, validation values after each epoch; one seed"

@@ -133,11 +133,13 @@ def resume(path: Path, entries: dict, trainer) -> None:
 def load_model(path: Path) -> tuple[nn.Module, dict]:
     """The network of a checkpoint, in eval mode, and the entries beside its weights.
 
+    Where the weights were averaged it is the averaged network, as it was validated and tested.
     Files of before `image_size` was recorded get the stem that fits the weights.
     Raises: UserError if the file is not there, is no checkpoint of lesson 6, or does not fit.
     """
     entries = read(path)
     name, state = entries["model_name"], entries.pop("model")
+    state = entries.pop("training", {}).get("average") or state
     for image_size in [entries["image_size"]] if "image_size" in entries else [32, 224]:
         model = build_model(name, len(entries["classes"]), image_size)
         try:

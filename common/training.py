@@ -13,6 +13,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from tqdm import tqdm
 
 from common import UserError
+from common.averaging import Average
 
 
 class Diverged(UserError):
@@ -87,7 +88,9 @@ def steps_per_epoch(dataset, batch_size: int) -> int:
 class Trainer:
     """A training that can be walked step by step, put down at any step and taken up again.
 
-    The option `lr` is the peak of the schedule, `warmup` a share of all steps, `cutout` in pixels.
+    The option `lr` is the peak of the schedule, `warmup` a share of all steps, `cutout` in pixels,
+    `ema` the decay of an Average of the weights (0: none), which is then what is validated; for
+    `smoothing` and `accumulate` (its `parts`) see train_step.
     The order and augmentation of epoch e are a function of `seed` and e alone. `rows` has one row
     of plain numbers per epoch: losses are mean cross-entropies (nats), accuracies shares of
     samples, the training one measured on the augmented images as they passed; `lr` is the highest
@@ -105,6 +108,9 @@ class Trainer:
         weight_decay: float = 5e-4,
         warmup: float = 0.15,
         cutout: int = 0,
+        smoothing: float = 0.0,
+        ema: float = 0.0,
+        accumulate: int = 1,
         schedule: Callable = warmup_cosine,
         seed: int = 0,
         device: str = "cpu",
@@ -112,6 +118,8 @@ class Trainer:
         self.model = model.to(device, memory_format=torch.channels_last)
         self.dataset, self.epochs, self.batch_size = dataset, epochs, batch_size
         self.cutout, self.seed, self.device = cutout, seed, device
+        self.loss = {"smoothing": smoothing, "parts": accumulate}
+        self.average = Average(model, ema) if ema else None
         self.steps = epochs * steps_per_epoch(dataset, batch_size)
         self.optimizer = sgd(model, lr, weight_decay)
         self.schedule = schedule(self.optimizer, self.steps, round(warmup * self.steps))
@@ -151,9 +159,11 @@ class Trainer:
         batches = self.dataset.batches("train", self.batch_size, seed, self.cutout, self.step)
         for x, y in batches:
             self.sums["peak"] = max(self.sums["peak"], self.optimizer.param_groups[0]["lr"])
-            loss, logits = train_step(self.model, x, y, self.optimizer, self.device)
+            loss, logits = train_step(self.model, x, y, self.optimizer, self.device, **self.loss)
             self.schedule.step()
             self.step += 1
+            if self.average:
+                self.average.update(self.model, self.schedule.last_epoch)
             self._count(loss, hits := (logits.argmax(1) == y).sum(), len(y))
             on_step(self.schedule.last_epoch, (loss, hits / len(y)))
             bar.update()
@@ -182,7 +192,7 @@ class Trainer:
         """The numbers of the epoch that has just ended."""
         loss, sums = self.check(), self.sums
         seconds = sums["seconds"] + self._tick()
-        val_loss, val_accuracy = evaluate(self.model, self.dataset, "val", self.device)
+        val_loss, val_accuracy = evaluate(self.best_model, self.dataset, "val", self.device)
         self._tick()
         row = {"epoch": len(self.rows) + 1, "train_loss": loss / sums["seen"], "lr": sums["peak"]}
         row |= {"train_accuracy": sums["correct"].item() / sums["seen"]}
@@ -190,12 +200,18 @@ class Trainer:
         row |= {"val_loss": _finite(val_loss, self.schedule.last_epoch), "seconds": self.seconds}
         return row
 
+    @property
+    def best_model(self) -> nn.Module:
+        """The averaged network if there is one, else the network."""
+        return self.average.model if self.average else self.model
+
     def state(self) -> dict:
         """Everything but the model's own state, as tensors and plain values."""
         self.check()
         cuda = torch.cuda.get_rng_state_all() if self.device.startswith("cuda") else []
         state = {"optimizer": self.optimizer.state_dict(), "schedule": self.schedule.state_dict()}
         state |= {"random": torch.get_rng_state(), "random_cuda": cuda, "step": self.step}
+        state["average"] = self.average.model.state_dict() if self.average else None
         return state | {"sums": self.sums, "rows": self.rows, "seconds": self.seconds}
 
     def restore(self, state: dict) -> None:
@@ -206,20 +222,34 @@ class Trainer:
         sums = state["sums"]
         on_device = {key: sums[key].to(self.device) for key in ("loss", "correct")}
         self.sums = {**sums, **on_device}
+        if self.average:
+            self.average.model.load_state_dict(state["average"], strict=True)
         torch.set_rng_state(state["random"])
         if self.device.startswith("cuda") and len(state["random_cuda"]):
             torch.cuda.set_rng_state(state["random_cuda"][0])
 
 
-def train_step(model, x, y, optimizer, device: str) -> tuple[torch.Tensor, torch.Tensor]:
-    """One update on one batch; returns the mean loss and the logits, detached."""
-    with autocast(device):
-        logits = model(x).float()  # the softmax stays in float32
-        loss = F.cross_entropy(logits, y)
+def train_step(
+    model, x, y, optimizer, device: str, smoothing: float = 0.0, parts: int = 1
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """One update on one batch; returns the mean loss and the logits, detached.
+
+    Label smoothing gives the share `smoothing` of the target to all classes alike. The batch
+    passes in `parts`, whose gradients add up: memory for one part, the gradient of the whole batch
+    (but for batch-norm statistics, which are a part's own).
+    """
     optimizer.zero_grad(set_to_none=True)
-    loss.backward()
+    losses, outputs, parts = [], [], min(parts, len(y))
+    for x_part, y_part in zip(x.tensor_split(parts), y.tensor_split(parts), strict=True):
+        with autocast(device):
+            logits = model(x_part).float()  # the softmax stays in float32
+            loss = F.cross_entropy(logits, y_part, label_smoothing=smoothing)
+        loss = loss * (len(y_part) / len(y))
+        loss.backward()
+        losses.append(loss.detach())
+        outputs.append(logits.detach())
     optimizer.step()
-    return loss.detach(), logits.detach()
+    return torch.stack(losses).sum(), torch.cat(outputs)
 
 
 def _finite(value: float, step: int) -> float:

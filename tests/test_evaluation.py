@@ -30,6 +30,7 @@ def trained(script, tmp_path_factory):
                 shade = tuple(min(255, c + 3 * i) for c in colour)
                 Image.new("RGB", (18, 12), shade).save(root / "photos" / split / name / f"{i}.png")
     flags = "--model cifar_resnet-8 --image-size 12 --epochs 4 --batch-size 16 --lr 0.05".split()
+    flags += ["--ema", "0.5"]
     script.main([*flags, "--data-dir", f"{root}/photos", "--out-dir", f"{root}/out"])
     return root
 

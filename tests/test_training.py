@@ -71,6 +71,51 @@ def test_evaluation_weighs_every_sample_once(tiny, monkeypatch):
     assert torch.allclose(training.predict(model, tiny, "test"), direct, atol=1e-5)
 
 
+def test_parts_add_up_to_the_large_batch(tiny, monkeypatch):
+    monkeypatch.setattr(training, "native_bf16", lambda device: False)
+    x, y = next(tiny.batches("train", 50, seed=1))
+    grads = {}
+    for parts in (1, 4, 1_000):
+        torch.manual_seed(0)
+        model = models.cifar_resnet(8, width=4).eval()  # batch-norm statistics fixed
+        optimizer = training.sgd(model, 0.1)
+        loss, logits = training.train_step(model, x, y, optimizer, "cpu", 0.1, parts)
+        grads[parts] = [loss, logits, *(p.grad for p in model.parameters())]
+    for parts in (4, 1_000):
+        for one, other in zip(grads[1], grads[parts], strict=True):
+            assert torch.allclose(one, other, atol=1e-5, rtol=0)
+
+
+def test_smoothed_labels_by_hand():
+    model, y = torch.nn.Linear(4, 3), torch.tensor([0, 2])
+    x, optimizer = torch.randn(2, 4), training.sgd(model, 0.0)
+    target = 0.9 * F.one_hot(y, 3) + 0.1 / 3
+    with training.autocast("cpu"):
+        expected = -(target * model(x).float().log_softmax(1)).sum(1).mean()
+    loss, _ = training.train_step(model, x, y, optimizer, "cpu", 0.1)
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_the_average_follows_the_weights_and_is_what_is_validated(tiny):
+    torch.manual_seed(1)
+    model = models.cifar_resnet(8, width=8)
+    trainer = training.Trainer(model, tiny, 1, ema=0.9)
+    seen = []
+    expected = [p.detach().clone() for p in model.parameters()]
+    for row in trainer.run(
+        on_step=lambda *_: seen.append([p.detach().clone() for p in model.parameters()])
+    ):
+        pass
+    for step, weights in enumerate(seen[1:], 1):
+        keep = min(0.9, (1 + step) / (10 + step))
+        expected = [keep * e + (1 - keep) * w for e, w in zip(expected, weights, strict=True)]
+    averaged = list(trainer.best_model.parameters())
+    assert all(torch.allclose(a, e, atol=1e-6) for a, e in zip(averaged, expected, strict=True))
+    assert not torch.equal(averaged[0], next(model.parameters()))
+    assert row["val_loss"] == training.evaluate(trainer.best_model, tiny, "val")[0]
+    assert trainer.state()["average"]["conv1.weight"].equal(averaged[0])
+
+
 def test_mirror_averaging_by_hand(tiny, monkeypatch):
     monkeypatch.setattr(training, "native_bf16", lambda device: False)
     model = models.cifar_resnet(8, width=4).eval()
