@@ -14,18 +14,30 @@ results.json to outputs/06_practical_example/.
     python 06_practical_example.py --data cifar10 --epochs 30
     python 06_practical_example.py --data-dir MY_PHOTOS --image-size 64 --epochs 20 --lr 0.05
     python 06_practical_example.py --resume outputs/06_practical_example/last.pt
+    torchrun --nproc-per-node 2 06_practical_example.py --data cifar10 --epochs 100
     python 06_practical_example.py --checkpoint best.pt --predict CAT.jpg DOG.jpg
     python 06_practical_example.py --checkpoint best.pt --evaluate --data-dir MY_PHOTOS
 """
 
 import math
 import shlex
+import signal
 from pathlib import Path
 
 import torch
 import torch.nn as nn
 
-from common import analysis, checkpoints, data, evaluation, lesson, plotting, signals, training
+from common import (
+    analysis,
+    checkpoints,
+    data,
+    evaluation,
+    lesson,
+    parallel,
+    plotting,
+    signals,
+    training,
+)
 from common import evaluation_figures as figures
 from common.checkpoints import build_model
 
@@ -65,7 +77,8 @@ def settings_of(args, names: tuple = SETTINGS) -> dict:
 def save(path: Path, trainer: training.Trainer, args) -> None:
     """A checkpoint of the training, whole or not at all."""
     entries = checkpoints.training_entries(trainer, settings_of(args))
-    checkpoints.save_checkpoint(path, entries | {"sources": settings_of(args, SOURCES)})
+    if parallel.rank() == 0:
+        checkpoints.save_checkpoint(path, entries | {"sources": settings_of(args, SOURCES)})
 
 
 def train(report, dataset: data.Dataset, model: nn.Module, resumed: dict) -> training.Trainer:
@@ -83,15 +96,18 @@ def train(report, dataset: data.Dataset, model: nn.Module, resumed: dict) -> tra
     how = f"continue with python {report.folder.name}.py --resume {shlex.quote(str(last))}"
     if args.out_dir != lesson.OUTPUTS:
         how += f" --out-dir {shlex.quote(str(args.out_dir))}"
+    pause = 20 if parallel.world() > 1 and device == "cuda" else 1  # asking makes GPUs wait
     with signals.noted() as stop:
 
         def on_step(step: int, batch) -> None:
             """Between two updates: save if it is time, or if someone wants us to stop."""
-            if stop or (args.save_every and batch and step % args.save_every == 0):
+            wanted = step % pause == 0 and parallel.any_of(bool(stop), device)
+            if wanted or (args.save_every and batch and step % args.save_every == 0):
                 save(last, trainer, args)
-            if stop:
+            if wanted:
                 raise signals.Stopped(
-                    f"stopped after step {step} of {trainer.steps}; {how}", stop[0]
+                    f"stopped after step {step} of {trainer.steps}; {how}",
+                    (stop or [signal.SIGTERM])[0],
                 )
 
         for row in trainer.run(on_step=on_step):
@@ -223,12 +239,19 @@ def main(argv: list[str] | None = None) -> dict:
     """Run the lesson; returns what it measured."""
     args, resumed = resumed_arguments(argv, arguments(argv))
     plotting.use_theme(args.show)
+    with parallel.processes(lesson.device(args.device)):
+        return pipeline(args, resumed)
+
+
+def pipeline(args, resumed: dict) -> dict:
+    """From the images to the tested network."""
     if args.checkpoint:
         return classify(args) if args.predict else evaluate(args)
     build_model(args.model, 10)  # refuse an unknown name before any image is read
     limit = 1_000 if args.quick else None
     where = (args.data, args.data_dir, args.data_url)
-    dataset = data.load(*where, size=args.image_size, limit=limit, download=True)
+    with parallel.first_alone():
+        dataset = data.load(*where, size=args.image_size, limit=limit, download=True)
     report = lesson.Report(__file__, args, dataset.name, dataset.why)
     torch.manual_seed(args.seed)
     model = build_model(args.model, len(dataset.classes), args.image_size)

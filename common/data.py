@@ -76,7 +76,13 @@ class Dataset:
         return mean.float().view(shape).to(device), std.float().view(shape).to(device)
 
     def batches(
-        self, split: str, batch_size: int, seed: int | None = None, cutout: int = 0, skip: int = 0
+        self,
+        split: str,
+        batch_size: int,
+        seed: int | None = None,
+        cutout: int = 0,
+        skip: int = 0,
+        part: slice = slice(None),
     ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """Yield (images float N 3 H W channels-last, labels N), every image once.
 
@@ -84,7 +90,7 @@ class Dataset:
         to an eighth of its size (reflected at the border), flipped half of the time, and with a
         square of `cutout` pixels set to the mean; all of it a function of the seed alone.
         Batches are of equal size within one image, at most `batch_size`; the first `skip` of them
-        are left out.
+        are left out. `part` chooses among the images of every batch.
         """
         images, labels = getattr(self, split)
         mean, std = self.statistics
@@ -95,6 +101,7 @@ class Dataset:
             order = torch.randperm(len(images), generator=generator).to(images.device)
             draws = torch.rand(5, len(images), generator=generator).to(images.device)
         for batch in order.tensor_split(math.ceil(len(order) / batch_size))[skip:]:
+            batch = batch[part]
             x = images[batch] if draws is None else _shift_and_flip(images, batch, draws[:3, batch])
             x = x.to(torch.float32, memory_format=torch.channels_last)
             x = (x - mean) / std

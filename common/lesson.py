@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from common import UserError, signals
+from common import UserError, parallel, signals
 
 OUTPUTS = Path("outputs")
 
@@ -165,7 +165,8 @@ def _code(cls: type) -> list[str]:
 
 
 class Report:
-    """Prints what a lesson finds and writes the same to report.txt and results.json.
+    """Prints what a lesson finds and writes the same to report.txt and results.json; of several
+    processes the first one does.
 
     Raises: UserError if the output folder cannot be written.
     """
@@ -173,6 +174,7 @@ class Report:
     def __init__(self, script: str, args: argparse.Namespace, data_name: str, why: str = ""):
         self.args, self.start = args, time.perf_counter()
         self.lines, self.findings, self.failed = [], [], []
+        self.writes = parallel.rank() == 0
         self.folder = args.out_dir / Path(script).stem
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -194,7 +196,8 @@ class Report:
     def say(self, text: str = "") -> None:
         """Print a line."""
         self.lines.append(text)
-        tqdm.write(text, file=sys.stdout)
+        if self.writes:
+            tqdm.write(text, file=sys.stdout)
 
     def section(self, title: str) -> None:
         """Print a heading."""
@@ -229,7 +232,8 @@ class Report:
     def figure(self, figure, name: str) -> None:
         """Write a matplotlib figure as PNG."""
         path = self.folder / f"{name}.png"
-        figure.savefig(path)
+        if self.writes:
+            figure.savefig(path)
         self.say(f"figure: {path}")
 
     def save(self, measured: dict) -> dict:
@@ -240,6 +244,8 @@ class Report:
         self.results = _plain(self.results)
         path = self.folder / "results.json"
         self.say(f"{seconds:.0f} s; the numbers are in {path}")
+        if not self.writes:
+            return self.results
         text = json.dumps(self.results, indent=1, allow_nan=False)
         path.write_text(text + "\n", encoding="utf-8")
         report = "\n".join(self.lines) + "\n"

@@ -4,6 +4,8 @@ import contextlib
 import signal
 from collections.abc import Iterator
 
+from common import parallel
+
 
 class Stopped(Exception):
     """A signal has ended the run after its state was saved: one line, and status 128 + signal."""
@@ -26,7 +28,8 @@ def noted() -> Iterator[list[int]]:
 
     def note(number: int, frame) -> None:
         seen.append(int(number))
-        restore()
+        if not parallel.started():  # torchrun repeats what the terminal has sent
+            restore()
 
     for number in before:
         signal.signal(number, note)

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch.optim.lr_scheduler import LambdaLR
 from tqdm import tqdm
 
-from common import UserError
+from common import UserError, parallel
 from common.averaging import Average
 
 
@@ -120,7 +120,11 @@ class Trainer:
         self.cutout, self.seed, self.device = cutout, seed, device
         self.loss = {"smoothing": smoothing, "parts": accumulate}
         self.average = Average(model, ema) if ema else None
+        self.net = parallel.replicated(self.model)
         self.steps = epochs * steps_per_epoch(dataset, batch_size)
+        least = len(dataset.train.labels) * epochs // self.steps // parallel.world()
+        if parallel.world() > 1 and least < accumulate:
+            raise UserError(f"--batch-size {batch_size}: every process needs {accumulate} images")
         self.optimizer = sgd(model, lr, weight_decay)
         self.schedule = schedule(self.optimizer, self.steps, round(warmup * self.steps))
         self.rows, self.seconds, self.mark = [], 0.0, time.perf_counter()
@@ -142,7 +146,12 @@ class Trainer:
         on_step = on_step or (lambda step, batch: None)
         self.mark, done = time.perf_counter(), self.schedule.last_epoch
         on_step(done, None)
-        mine = {"desc": "training", "unit": "step", "disable": None, "leave": False}
+        mine = {
+            "desc": "training",
+            "unit": "step",
+            "disable": parallel.rank() > 0 or None,
+            "leave": False,
+        }
         mine |= {"total": self.steps, "initial": done}
         with contextlib.nullcontext(bar) if bar is not None else tqdm(**mine) as bar:
             while len(self.rows) < self.epochs:
@@ -156,23 +165,33 @@ class Trainer:
         self.model.train()
         self._tick()
         seed = self.seed * 10_007 + len(self.rows) + 1
-        batches = self.dataset.batches("train", self.batch_size, seed, self.cutout, self.step)
-        for x, y in batches:
+        options = {"cutout": self.cutout, "skip": self.step, "part": parallel.part()}
+        for x, y in self.dataset.batches("train", self.batch_size, seed, **options):
             self.sums["peak"] = max(self.sums["peak"], self.optimizer.param_groups[0]["lr"])
-            loss, logits = train_step(self.model, x, y, self.optimizer, self.device, **self.loss)
+            images = self._images_in_batch()
+            weight = {"weight": parallel.world() * len(y) / images}  # DDP takes the mean of ranks
+            loss, logits = train_step(
+                self.net, x, y, self.optimizer, self.device, **self.loss, **weight
+            )
             self.schedule.step()
             self.step += 1
             if self.average:
                 self.average.update(self.model, self.schedule.last_epoch)
-            self._count(loss, hits := (logits.argmax(1) == y).sum(), len(y))
+            hits = (logits.argmax(1) == y).sum()
+            self._count(loss * len(y), hits, images)
             on_step(self.schedule.last_epoch, (loss, hits / len(y)))
             bar.update()
             if self.schedule.last_epoch % 20 == 0:  # now and then: reading makes a GPU wait
                 self.check()
 
+    def _images_in_batch(self) -> int:
+        """Images of the next batch in all processes together (see Dataset.batches)."""
+        images, batches = len(self.dataset.train.labels), self.steps // self.epochs
+        return images // batches + (self.step < images % batches)
+
     def _count(self, loss: torch.Tensor, hits: torch.Tensor, images: int) -> None:
-        """Add a batch to the sums of the epoch."""
-        self.sums["loss"] = self.sums["loss"] + loss * images
+        """Add a batch to the sums of the epoch, of which every process has a part."""
+        self.sums["loss"] = self.sums["loss"] + loss
         self.sums["correct"] = self.sums["correct"] + hits
         self.sums["seen"] += images
         self.sums["seconds"] += self._tick()
@@ -186,16 +205,17 @@ class Trainer:
 
     def check(self) -> float:
         """The sum of the epoch's losses; raises Diverged if one of them was not a number."""
-        return _finite(self.sums["loss"].item(), self.schedule.last_epoch)
+        return _finite(parallel.total(self.sums["loss"]).item(), self.schedule.last_epoch)
 
     def _row(self) -> dict:
         """The numbers of the epoch that has just ended."""
         loss, sums = self.check(), self.sums
         seconds = sums["seconds"] + self._tick()
+        parallel.same_buffers(self.best_model)
         val_loss, val_accuracy = evaluate(self.best_model, self.dataset, "val", self.device)
         self._tick()
         row = {"epoch": len(self.rows) + 1, "train_loss": loss / sums["seen"], "lr": sums["peak"]}
-        row |= {"train_accuracy": sums["correct"].item() / sums["seen"]}
+        row |= {"train_accuracy": parallel.total(sums["correct"]).item() / sums["seen"]}
         row |= {"images_per_s": sums["seen"] / seconds, "val_accuracy": val_accuracy}
         row |= {"val_loss": _finite(val_loss, self.schedule.last_epoch), "seconds": self.seconds}
         return row
@@ -206,13 +226,15 @@ class Trainer:
         return self.average.model if self.average else self.model
 
     def state(self) -> dict:
-        """Everything but the model's own state, as tensors and plain values."""
+        """Everything but the model's own state, as tensors and plain values. Every process of a
+        training must ask for it; that of rank 0 is the one to keep."""
         self.check()
         cuda = torch.cuda.get_rng_state_all() if self.device.startswith("cuda") else []
         state = {"optimizer": self.optimizer.state_dict(), "schedule": self.schedule.state_dict()}
         state |= {"random": torch.get_rng_state(), "random_cuda": cuda, "step": self.step}
         state["average"] = self.average.model.state_dict() if self.average else None
-        return state | {"sums": self.sums, "rows": self.rows, "seconds": self.seconds}
+        sums = {key: parallel.total(self.sums[key]) for key in ("loss", "correct")}
+        return state | {"sums": {**self.sums, **sums}, "rows": self.rows, "seconds": self.seconds}
 
     def restore(self, state: dict) -> None:
         """Continue where `state` was taken, on any device."""
@@ -220,23 +242,27 @@ class Trainer:
         self.schedule.load_state_dict(state["schedule"])
         self.rows, self.step, self.seconds = state["rows"], state["step"], state["seconds"]
         sums = state["sums"]
-        on_device = {key: sums[key].to(self.device) for key in ("loss", "correct")}
+        share = 0 if parallel.rank() else 1  # what was summed up stays with rank 0
+        on_device = {key: share * sums[key].to(self.device) for key in ("loss", "correct")}
         self.sums = {**sums, **on_device}
         if self.average:
             self.average.model.load_state_dict(state["average"], strict=True)
+        if parallel.rank():
+            torch.manual_seed(self.seed + 10_007 * parallel.rank() + self.schedule.last_epoch)
+            return
         torch.set_rng_state(state["random"])
         if self.device.startswith("cuda") and len(state["random_cuda"]):
             torch.cuda.set_rng_state(state["random_cuda"][0])
 
 
 def train_step(
-    model, x, y, optimizer, device: str, smoothing: float = 0.0, parts: int = 1
+    model, x, y, optimizer, device: str, smoothing: float = 0.0, parts: int = 1, weight: float = 1.0
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """One update on one batch; returns the mean loss and the logits, detached.
 
     Label smoothing gives the share `smoothing` of the target to all classes alike. The batch
     passes in `parts`, whose gradients add up: memory for one part, the gradient of the whole batch
-    (but for batch-norm statistics, which are a part's own).
+    (but for batch-norm statistics, which are a part's own). `weight` multiplies the gradient.
     """
     optimizer.zero_grad(set_to_none=True)
     losses, outputs, parts = [], [], min(parts, len(y))
@@ -245,7 +271,7 @@ def train_step(
             logits = model(x_part).float()  # the softmax stays in float32
             loss = F.cross_entropy(logits, y_part, label_smoothing=smoothing)
         loss = loss * (len(y_part) / len(y))
-        loss.backward()
+        (loss * weight).backward()
         losses.append(loss.detach())
         outputs.append(logits.detach())
     optimizer.step()
@@ -293,13 +319,15 @@ def predict(
     model: nn.Module, dataset, split: str, device: str = "cpu", mirror: bool = False
 ) -> torch.Tensor:
     """Logits of every image of a split in its order, float32 N classes, in eval mode; with
-    `mirror` the mean of those of the image and of its mirror image."""
+    `mirror` the mean of those of the image and of its mirror image. Each process computes its part
+    of every batch, and gets all."""
     model.eval()
     outputs = []
     with autocast(device):
-        for x, _ in dataset.batches(split, 500):
+        for x, _ in dataset.batches(split, 500, part=parallel.part()):
             logits = model(x).float()
-            outputs.append((logits + model(x.flip(3)).float()) / 2 if mirror else logits)
+            logits = (logits + model(x.flip(3)).float()) / 2 if mirror else logits
+            outputs.append(parallel.gathered(logits))
     return torch.cat(outputs)
 
 
