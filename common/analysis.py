@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
-from common import training
+from common import threads, training
 
 
 def parameter_count(model: nn.Module) -> int:
@@ -139,7 +139,7 @@ def parity(ours: nn.Module, reference: nn.Module, x, y) -> tuple[float, float]:
     return logits, relative_difference(*pairs)
 
 
-@training.one_thread()
+@threads.one_thread()
 def peak_bytes(model: nn.Module, x: torch.Tensor, y: torch.Tensor) -> int:
     """Bytes that a training step with momentum holds when it holds most: after the forward pass.
 
@@ -178,7 +178,7 @@ def receptive_field(module: nn.Module, in_channels: int, size: int = 15) -> int:
     return int(rows.max() - rows.min() + 1)
 
 
-@training.one_thread()
+@threads.one_thread()
 def step_seconds(
     models: dict[str, nn.Module], x: torch.Tensor, y: torch.Tensor, rounds: int = 7
 ) -> dict[str, list[float]]:

@@ -8,7 +8,7 @@ import torch.nn as nn
 import torch.nn.functional as F
 from tqdm import tqdm
 
-from common import models, training
+from common import models, threads, training
 from common.blocks import BasicBlock, PreActBlock, PreActBottleneck
 from common.data import Split
 from common.experiment import WINDOW
@@ -46,7 +46,7 @@ def twins(layers: int, dataset, seeds: range, device: str) -> dict[str, list[lis
             _, seed, model = item
             return losses_of(model, dataset, seed=seed, device=device, bar=bar)
 
-        results = training.side_by_side(job, jobs, device)
+        results = threads.side_by_side(job, jobs, device)
     return {k: [r for r, job in zip(results, jobs, strict=True) if job[0] == k] for k in kinds}
 
 
@@ -98,7 +98,7 @@ def identity_paths(images: torch.Tensor, blocks: int, seeds: range) -> dict[str,
     def job(tower: nn.Sequential) -> list[float]:
         return open_paths(tower[1:], tower[0](images))[::-1]
 
-    found = training.side_by_side(job, towers, images.device.type)
+    found = threads.side_by_side(job, towers, images.device.type)
     return {"post": found[: len(seeds)], "pre": found[len(seeds) :]}
 
 

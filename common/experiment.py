@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from common import UserError, analysis, training
+from common import UserError, analysis, threads, training
 from common.data import Dataset, Split
 
 LESION_IMAGES = 200  # of the test split, for each deleted block
@@ -55,7 +55,7 @@ def train_all(
             train = _watched if watch else _fit
             return train(run, dataset, epochs, batch_size, device, bar)
 
-        results = training.side_by_side(job, runs, device)
+        results = threads.side_by_side(job, runs, device)
     if not any(results):
         raise UserError("the loss of every network stopped being a number: try a smaller --lr")
     return _by_name(runs, results)
@@ -107,7 +107,7 @@ def test_all(
     def job(run: Run) -> float:
         return training.evaluate(run.model, dataset, "test", device)[1]
 
-    tested = _by_name(runs, training.side_by_side(job, runs, device))
+    tested = _by_name(runs, threads.side_by_side(job, runs, device))
     return {
         name: [a if r else math.nan for a, r in zip(tested[name], found, strict=True)]
         for name, found in results.items()
@@ -131,7 +131,7 @@ def lesions(runs: list[Run], dataset: Dataset, device: str = "cpu") -> dict[str,
             bar.update()
             return accuracies
 
-        results = training.side_by_side(job, runs, device)
+        results = threads.side_by_side(job, runs, device)
     return _by_name(runs, results)
 
 

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch.func import functional_call
 from tqdm import tqdm
 
-from common import training
+from common import threads
 
 STATISTICS = ("running", "recomputed")  # of batch norm
 
@@ -116,7 +116,7 @@ def survey(nets: dict[str, nn.Module], x, y, steps: list[float], seeds: range, d
                 plain = F.cross_entropy(model.eval()(x), y).item()
             return np.reshape(values, (len(steps), -1)).tolist(), plain
 
-        found = training.side_by_side(job, jobs, device)
+        found = threads.side_by_side(job, jobs, device)
     planes = {name: {mode: [] for mode in STATISTICS} for name in nets}
     for (name, mode, _), (grid, plain) in zip(jobs, found, strict=True):
         planes[name][mode].append(grid)

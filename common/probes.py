@@ -9,7 +9,7 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
-from common import analysis, experiment, training
+from common import analysis, experiment, threads, training
 from common.blocks import DenseBlock
 
 
@@ -36,7 +36,7 @@ def class_dependence(gates: torch.Tensor) -> float:
 
 def reuse_all(models: list[nn.Module], dataset, device: str = "cpu") -> list:
     """`reuse` of several networks, side by side."""
-    return training.side_by_side(lambda model: reuse(model, dataset, device), models, device)
+    return threads.side_by_side(lambda model: reuse(model, dataset, device), models, device)
 
 
 def reuse(model: nn.Module, dataset, device: str = "cpu") -> list[list[list[float]]]:

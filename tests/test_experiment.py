@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from common import UserError, analysis, data, experiment, lesson, models, training
+from common import UserError, analysis, data, experiment, lesson, models, threads, training
 
 
 @pytest.fixture(scope="module")
@@ -199,11 +199,11 @@ def test_a_deleted_block_keeps_its_projection():
 
 def test_side_by_side_keeps_the_order_and_the_threads():
     before = torch.get_num_threads()
-    assert training.side_by_side(lambda n: n * n, list(range(20)), "cpu") == [
+    assert threads.side_by_side(lambda n: n * n, list(range(20)), "cpu") == [
         n * n for n in range(20)
     ]
     with pytest.raises(ZeroDivisionError):
-        training.side_by_side(lambda n: 1 / n, [1, 0, 2], "cpu")
+        threads.side_by_side(lambda n: 1 / n, [1, 0, 2], "cpu")
     assert torch.get_num_threads() == before
 
 
