@@ -51,7 +51,7 @@ def twins(layers: int, dataset, seeds: range, device: str) -> dict[str, list[lis
 
 
 def losses_of(model: nn.Module, dataset, **options) -> list[float]:
-    """Training loss (nats) of every step of one epoch, up to the first that is not a number."""
+    """Training loss (nats) of every step of one epoch; NaN ends the list where it diverges."""
     losses: list[float] = []
 
     def watch(_step: int, batch) -> None:
