@@ -1,7 +1,6 @@
 """Networks by name; the checkpoints that lesson 6 writes, continues and reads."""
 
 import inspect
-import os
 import re
 import zipfile
 from pathlib import Path
@@ -9,7 +8,7 @@ from pathlib import Path
 import torch
 import torch.nn as nn
 
-from common import UserError, models
+from common import UserError, files, models
 
 EXAMPLES = {"cifar_wide_resnet": "16-4", "cifar_resnext": "29-8-64", "cifar_densenet": "40-12"}
 EXAMPLES = dict.fromkeys(models.NAMES, "20") | EXAMPLES
@@ -38,23 +37,12 @@ def build_model(text: str, classes: int, image_size: int = 32) -> nn.Module:
 
 
 def save_checkpoint(path: Path, entries: dict) -> None:
-    """Write tensors and plain values to `path` whole or not at all, and remove what killed
-    writers left beside it.
+    """Write tensors and plain values to `path` whole or not at all.
 
     Raises: UserError if the disk refuses; what was at `path` before is then still there.
     """
-    scratch = path.with_name(f".{path.name}-{os.getpid()}")
-    try:
-        with scratch.open("wb") as file:
-            torch.save(entries, file)
-            file.flush()
-            os.fsync(file.fileno())
-        scratch.replace(path)
-    except (OSError, RuntimeError) as error:
-        raise UserError(f"{path} could not be written ({error})") from error
-    finally:
-        for leftover in path.parent.glob(f".{path.name}-*"):
-            leftover.unlink(missing_ok=True)
+    with files.whole(path) as scratch:
+        torch.save(entries, scratch)
 
 
 def training_entries(trainer, settings: dict) -> dict:

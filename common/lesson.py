@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from common import UserError, parallel, signals
+from common import UserError, files, parallel, signals
 
 OUTPUTS = Path("outputs")
 
@@ -230,10 +230,11 @@ class Report:
         self.say()
 
     def figure(self, figure, name: str) -> None:
-        """Write a matplotlib figure as PNG."""
+        """Write a matplotlib figure as PNG, whole or not at all."""
         path = self.folder / f"{name}.png"
         if self.writes:
-            figure.savefig(path)
+            with files.whole(path) as scratch:
+                figure.savefig(scratch, format="png")
         self.say(f"figure: {path}")
 
     def save(self, measured: dict) -> dict:
@@ -247,9 +248,9 @@ class Report:
         if not self.writes:
             return self.results
         text = json.dumps(self.results, indent=1, allow_nan=False)
-        path.write_text(text + "\n", encoding="utf-8")
-        report = "\n".join(self.lines) + "\n"
-        (self.folder / "report.txt").write_text(report, encoding="utf-8")
+        for name, content in (("results.json", text), ("report.txt", "\n".join(self.lines))):
+            with files.whole(self.folder / name) as scratch:
+                scratch.write_text(content + "\n", encoding="utf-8")
         if self.args.show:
             from matplotlib import pyplot
 

@@ -94,7 +94,7 @@ def test_three_kills_change_nothing(photos, whole, tmp_path):
     for name in ("last.pt", "best.pt"):
         pair = (torch.load(f / SCRIPT / name, weights_only=True) for f in (whole, tmp_path))
         assert alike(*pair), name
-    assert [line.split()[0] for line in output.split("left (s)\n")[1].splitlines()[:3]] == [*"123"]
+    assert [line.split()[0] for line in output.split("seconds\n")[1].splitlines()[:3]] == [*"123"]
     assert not list((tmp_path / SCRIPT).glob(".*"))
 
 
@@ -187,6 +187,19 @@ def test_a_full_disk_leaves_the_last_good_checkpoint(photos, whole, tmp_path):
     assert "last.pt could not be written" in errors
     assert (folder / "last.pt").read_bytes() == good
     assert [path.name for path in folder.iterdir()] == ["last.pt"]
+
+
+def test_a_full_disk_leaves_no_half_figure(tmp_path):
+    def limit():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))  # bytes; a figure has more
+
+    flags = ["--quick", "--data", "shapes", "--out-dir", str(tmp_path)]
+    command = [sys.executable, "01_basic_residual_block.py", *flags]
+    done = subprocess.run(command, cwd=ROOT, preexec_fn=limit, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1
+    assert "gradient_flow.png could not be written" in done.stderr
+    assert list((tmp_path / "01_basic_residual_block").iterdir()) == []
 
 
 class Poisoned(data.Dataset):
