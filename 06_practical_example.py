@@ -19,7 +19,6 @@ results.json to outputs/06_practical_example/.
     python 06_practical_example.py --checkpoint best.pt --evaluate --data-dir MY_PHOTOS
 """
 
-import math
 import shlex
 import signal
 from pathlib import Path
@@ -41,8 +40,9 @@ from common import (
 from common import evaluation_figures as figures
 from common.checkpoints import build_model
 
-RECIPE = ("batch_size", "lr", "weight_decay", "cutout", "smoothing", "ema", "accumulate", "seed")
-SETTINGS = ("model", "epochs", "image_size", "quick", *RECIPE)
+RECIPE = ("batch_size", "lr", "weight_decay", "sizes", "cutout", "smoothing", "ema", "accumulate")
+RECIPE += ("seed",)
+SETTINGS = ("model", "epochs", "image_size", "compile", "quick", *RECIPE)
 SOURCES = ("data", "data_dir", "data_url", "save_every")
 
 
@@ -57,15 +57,14 @@ def describe(report, dataset: data.Dataset, model: nn.Module) -> None:
     report.say(f"{report.args.model}: {count:,} parameters, {macs:.0f} M multiply-adds an image")
 
 
-ROW = "{epoch:>5}  {train_loss:>10.3f}  {train:>10.1f}  {val:>8.1f}  {images_per_s:>8.0f}  "
-ROW += "{lr:>7.4f}  {left:>8.0f}"
+ROW = "{epoch:>5}  {pixels:>6}  {train_loss:>10.3f}  {train:>10.1f}  {val:>8.1f}  "
+ROW += "{images_per_s:>8.0f}  {lr:>7.4f}  {seconds:>7.0f}"
 
 
 def say_row(report, row: dict) -> None:
     """One line of the table of epochs."""
-    left = row["seconds"] / row["epoch"] * (report.args.epochs - row["epoch"])
     percent = {"train": 100 * row["train_accuracy"], "val": 100 * row["val_accuracy"]}
-    report.say(ROW.format(**row, **percent, left=left))
+    report.say(ROW.format(**row, **percent))
 
 
 def settings_of(args, names: tuple = SETTINGS) -> dict:
@@ -84,9 +83,10 @@ def save(path: Path, trainer: training.Trainer, args) -> None:
 def train(report, dataset: data.Dataset, model: nn.Module, resumed: dict) -> training.Trainer:
     """Train, print a row per epoch, keep the last network and the best on validation data."""
     report.section("Training")
-    report.say("epoch  train loss  train acc%  val acc%  images/s  peak lr  left (s)")
+    report.say("epoch  pixels  train loss  train acc%  val acc%  images/s  peak lr  seconds")
     args, device = report.args, report.results["device"]
     options = settings_of(args, RECIPE)
+    model = training.compiled(model.to(device)) if args.compile else model
     trainer = training.Trainer(model, dataset, args.epochs, device=device, **options)
     if resumed:
         checkpoints.resume(args.resume, resumed, trainer)
@@ -125,46 +125,28 @@ def test(report, dataset: data.Dataset, model: nn.Module) -> dict:
     logits = training.predict(model, dataset, "test", report.results["device"])
     probabilities, labels = logits.softmax(1).cpu(), dataset.test.labels.cpu()
     counts = evaluation.confusion(probabilities.argmax(1), labels, len(dataset.classes))
-    rows, per_class, intervals = [], {}, {}
-    for index, name in enumerate([*dataset.classes, "all"]):
-        hits, images = counts.diag(), counts.sum(1)
-        hits, images = (int(t.sum() if name == "all" else t[index]) for t in (hits, images))
-        per_class[name] = hits / images if images else math.nan
-        intervals[name] = evaluation.wilson(hits, images)
-        low, high = (f"{100 * limit:.1f}" for limit in intervals[name])
-        rows.append([name, images, f"{100 * per_class[name]:.1f}", f"{low} to {high}"])
+    found, rows = evaluation.accuracies(counts, dataset.classes), []
+    for name, row in found.items():
+        low, high = (f"{100 * limit:.1f}" for limit in row["interval"])
+        rows.append([name, row["images"], f"{100 * row['accuracy']:.1f}", f"{low} to {high}"])
     report.table(["class", "images", "accuracy (%)", "95 % interval (Wilson)"], rows)
     calibrated = evaluation.calibration(probabilities, labels)
-    accuracy, images = per_class.pop("all"), len(labels)
+    accuracy, images = found["all"]["accuracy"], len(labels)
     report.say(f"test accuracy {100 * accuracy:.2f} % of {images} images of {dataset.name}")
     mirrored = training.predict(model, dataset, "test", report.results["device"], mirror=True)
     both = (mirrored.argmax(1).cpu() == labels).double().mean().item()
     report.say(f"mean of each image and its mirror image: {100 * both:.2f} % (not in the table)")
     report.say(f"expected calibration error {100 * calibrated['ece']:.2f} %")
     report.say()
-    draw(report, dataset, probabilities, counts, calibrated)
-    found = {
-        "test_accuracy": accuracy,
-        "mirror_accuracy": both,
-        "test_images": images,
-        "per_class": per_class,
-    }
-    return found | {"intervals": intervals, "confusion": counts, "calibration": calibrated}
-
-
-def draw(report, dataset: data.Dataset, probabilities, counts, calibrated: dict) -> None:
-    """What the test found, in three figures."""
-    labels, classes = dataset.test.labels.cpu(), dataset.classes
     what = f"{report.args.model} on {dataset.name}, one seed"
-    report.figure(figures.confusion(counts, classes, f"{what}; {len(labels)} images"), "confusion")
-    report.figure(figures.reliability(calibrated, len(labels), what), "calibration")
-    worst = evaluation.surest_mistakes(probabilities, labels, figures.SHOWN)
-    guesses, captions = probabilities.argmax(1), []
-    for i in worst:
-        captions.append(f"{classes[labels[i]]}, named {classes[guesses[i]]}\n"
-            f"with {100 * probabilities[i].max():.0f} %")  # fmt: skip
-    wrong, images = int((guesses != labels).sum()), dataset.test.images.cpu()[worst]
-    report.figure(figures.mistakes(images, captions, wrong, what), "mistakes")
+    report.figure(
+        figures.confusion(counts, dataset.classes, f"{what}; {images} images"), "confusion"
+    )
+    report.figure(figures.reliability(calibrated, images, what), "calibration")
+    thumbnails = figures.mistakes(dataset.test, probabilities, dataset.classes, what)
+    report.figure(thumbnails, "mistakes")
+    measured = {"test_accuracy": accuracy, "mirror_accuracy": both, "test_images": images}
+    return measured | {"per_class": found, "confusion": counts, "calibration": calibrated}
 
 
 def classify(args) -> dict:
@@ -209,8 +191,11 @@ def arguments(argv: list[str] | None, defaults: dict | None = None):
     add("--accumulate", type=lesson.positive, default=1, metavar="PARTS",
         help="a batch passes in as many parts, to save memory (default: %(default)s)")  # fmt: skip
     add("--image-size", type=lesson.positive, default=32, help="pixels (default: %(default)s)")
+    add("--sizes", type=lesson.positive, nargs="+", metavar="PIXELS", help="train on images of "
+        "these sizes in turn, the epochs shared out (default: --image-size alone)")  # fmt: skip
     add("--save-every", type=lesson.natural, default=0, metavar="STEPS",
         help="checkpoint within the epoch (default: %(default)s, only after it)")  # fmt: skip
+    add("--compile", action="store_true", help="let torch.compile make the network's code")
     add("--resume", type=Path, metavar="FILE", help="continue the training of a checkpoint, "
         "exactly; its settings need not be repeated")  # fmt: skip
     add("--checkpoint", type=Path, metavar="FILE", help="the network for the next two")

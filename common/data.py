@@ -83,6 +83,7 @@ class Dataset:
         cutout: int = 0,
         skip: int = 0,
         part: slice = slice(None),
+        size: int | None = None,
     ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """Yield (images float N 3 H W channels-last, labels N), every image once.
 
@@ -90,7 +91,8 @@ class Dataset:
         to an eighth of its size (reflected at the border), flipped half of the time, and with a
         square of `cutout` pixels set to the mean; all of it a function of the seed alone.
         Batches are of equal size within one image, at most `batch_size`; the first `skip` of them
-        are left out. `part` chooses among the images of every batch.
+        are left out. `part` chooses among the images of every batch, `size` other pixels than
+        theirs (antialiased, after the shift; `cutout` counts these).
         """
         images, labels = getattr(self, split)
         mean, std = self.statistics
@@ -103,6 +105,8 @@ class Dataset:
         for batch in order.tensor_split(math.ceil(len(order) / batch_size))[skip:]:
             batch = batch[part]
             x = images[batch] if draws is None else _shift_and_flip(images, batch, draws[:3, batch])
+            if size and size != x.shape[3]:
+                x = TF.resize(x, [size, size], antialias=True)
             x = x.to(torch.float32, memory_format=torch.channels_last)
             x = (x - mean) / std
             if draws is not None and cutout:

@@ -69,6 +69,18 @@ def confusion(guesses: torch.Tensor, labels: torch.Tensor, classes: int) -> torc
     return torch.bincount(labels * classes + guesses, minlength=classes**2).view(classes, classes)
 
 
+def accuracies(counts: torch.Tensor, classes: list[str]) -> dict[str, dict]:
+    """Of each class, and of "all", from a confusion: number of images, accuracy (share) and its
+    95 % interval; NaN for a class without images."""
+    found, hits, images = {}, counts.diag().tolist(), counts.sum(1).tolist()
+    for name, hit, number in zip(
+        [*classes, "all"], [*hits, sum(hits)], [*images, sum(images)], strict=True
+    ):
+        accuracy = hit / number if number else math.nan
+        found[name] = {"images": number, "accuracy": accuracy, "interval": wilson(hit, number)}
+    return found
+
+
 def calibration(probabilities: torch.Tensor, labels: torch.Tensor, bins: int = 10) -> dict:
     """Expected calibration error (Guo et al. 2017, arXiv:1706.04599, equation 3).
 

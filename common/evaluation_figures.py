@@ -4,7 +4,7 @@ import numpy as np
 import seaborn
 import torch
 
-from common import plotting
+from common import evaluation, plotting
 
 SHOWN = 12  # thumbnails
 
@@ -71,13 +71,17 @@ def reliability(found: dict, images: int, what: str):
     return figure
 
 
-def mistakes(images: torch.Tensor, captions: list[str], wrong: int, what: str):
-    """Thumbnails (uint8, N 3 H W) of the surest mistakes with their captions."""
-    title = f"The {len(captions)} most confident of {wrong} mistakes" if wrong else "No mistakes"
+def mistakes(split, probabilities: torch.Tensor, classes: list[str], what: str):
+    """Thumbnails of the mistakes that the network was surest of; `split` holds the images."""
+    labels, guesses = split.labels.cpu(), probabilities.argmax(1)
+    wrong = int((guesses != labels).sum())
+    worst = evaluation.surest_mistakes(probabilities, labels, SHOWN)
+    title = f"The {len(worst)} most confident of {wrong} mistakes" if wrong else "No mistakes"
     figure, axes = plotting.new_figure(title, what, 9, 6.6, nrows=3, ncols=SHOWN // 3)
     for ax in axes.flat:
         ax.axis("off")
-    for ax, image, caption in zip(axes.flat, images, captions, strict=False):
-        ax.imshow(image.permute(1, 2, 0).numpy())
-        ax.set_title(caption, fontsize=9)
+    for ax, i in zip(axes.flat, worst, strict=False):
+        ax.imshow(split.images[i].cpu().permute(1, 2, 0).numpy())
+        caption = f"{classes[labels[i]]}, named {classes[guesses[i]]}"
+        ax.set_title(f"{caption}\nwith {100 * probabilities[i].max():.0f} %", fontsize=9)
     return figure

@@ -3,7 +3,7 @@
 import contextlib
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 import torch.nn as nn
@@ -32,6 +32,20 @@ def autocast(device: str):
     enabled = native_bf16(device)
     kind = torch.device(device).type
     return torch.autocast(kind, torch.bfloat16) if enabled else contextlib.nullcontext()
+
+
+def compiled(model: nn.Module) -> nn.Module:
+    """The same network, whose forward and backward passes PyTorch compiles at their first use.
+
+    Raises: UserError if this machine cannot compile, mostly for want of a C++ compiler.
+    """
+    try:
+        probe = nn.Conv2d(3, 3, 1).to(next(model.parameters()).device)
+        torch.compile(probe)(torch.zeros(1, 3, 2, 2, device=probe.weight.device)).sum().backward()
+    except Exception as error:  # as many types as there are back ends
+        raise UserError(f"--compile does not work here ({str(error).splitlines()[0]})") from error
+    model.compile()
+    return model
 
 
 def sgd(model: nn.Module, lr: float, weight_decay: float = 5e-4) -> torch.optim.SGD:
@@ -89,11 +103,14 @@ class Trainer:
 
     The option `lr` is the peak of the schedule, `warmup` a share of all steps, `cutout` in pixels,
     `ema` the decay of an Average of the weights (0: none), which is then what is validated; for
-    `smoothing` and `accumulate` (its `parts`) see train_step.
+    `smoothing` and `accumulate` (its `parts`) see train_step. `sizes` makes the training images
+    that many pixels wide, each size for an equal share of the epochs (Howard 2018, fast.ai's
+    entry to DAWNBench); validation and test images stay as they are.
     The order and augmentation of epoch e are a function of `seed` and e alone. `rows` has one row
     of plain numbers per epoch: losses are mean cross-entropies (nats), accuracies shares of
     samples, the training one measured on the augmented images as they passed; `lr` is the highest
-    rate of the epoch and `images_per_s` counts training only. `step` counts in the epoch.
+    rate of the epoch; `images_per_s` counts training only, `seconds` all since the beginning.
+    `step` counts in the epoch.
     """
 
     def __init__(
@@ -107,6 +124,7 @@ class Trainer:
         weight_decay: float = 5e-4,
         warmup: float = 0.15,
         cutout: int = 0,
+        sizes: Sequence[int] | None = None,
         smoothing: float = 0.0,
         ema: float = 0.0,
         accumulate: int = 1,
@@ -117,6 +135,7 @@ class Trainer:
         self.model = model.to(device, memory_format=torch.channels_last)
         self.dataset, self.epochs, self.batch_size = dataset, epochs, batch_size
         self.cutout, self.seed, self.device = cutout, seed, device
+        self.sizes = tuple(sizes or ()) or (dataset.train.images.shape[3],)
         self.loss = {"smoothing": smoothing, "parts": accumulate}
         self.average = Average(model, ema) if ema else None
         self.net = parallel.replicated(self.model)
@@ -165,6 +184,7 @@ class Trainer:
         self._tick()
         seed = self.seed * 10_007 + len(self.rows) + 1
         options = {"cutout": self.cutout, "skip": self.step, "part": parallel.part()}
+        options["size"] = self._size()
         for x, y in self.dataset.batches("train", self.batch_size, seed, **options):
             self.sums["peak"] = max(self.sums["peak"], self.optimizer.param_groups[0]["lr"])
             images = self._images_in_batch()
@@ -182,6 +202,10 @@ class Trainer:
             bar.update()
             if self.schedule.last_epoch % 20 == 0:  # now and then: reading makes a GPU wait
                 self.check()
+
+    def _size(self) -> int:
+        """Pixels of the training images in this epoch."""
+        return self.sizes[len(self.rows) * len(self.sizes) // self.epochs]
 
     def _images_in_batch(self) -> int:
         """Images of the next batch in all processes together (see Dataset.batches)."""
@@ -213,7 +237,8 @@ class Trainer:
         parallel.same_buffers(self.best_model)
         val_loss, val_accuracy = evaluate(self.best_model, self.dataset, "val", self.device)
         self._tick()
-        row = {"epoch": len(self.rows) + 1, "train_loss": loss / sums["seen"], "lr": sums["peak"]}
+        row = {"epoch": len(self.rows) + 1, "pixels": self._size(), "lr": sums["peak"]}
+        row |= {"train_loss": loss / sums["seen"]}
         row |= {"train_accuracy": parallel.total(sums["correct"]).item() / sums["seen"]}
         row |= {"images_per_s": sums["seen"] / seconds, "val_accuracy": val_accuracy}
         row |= {"val_loss": _finite(val_loss, self.schedule.last_epoch), "seconds": self.seconds}

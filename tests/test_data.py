@@ -1,5 +1,6 @@
 import hashlib
 import http.server
+import importlib
 import io
 import pickle
 import tarfile
@@ -13,7 +14,7 @@ import torchvision.transforms.v2.functional as TF
 from PIL import Image
 from torchvision.datasets import CIFAR10
 
-from common import UserError, data, models, training
+from common import UserError, data, lesson, models, training
 
 
 @pytest.fixture(scope="module")
@@ -254,6 +255,10 @@ def mirror(tmp_path, monkeypatch):
         def log_message(self, *args):
             pass
 
+        def copyfile(self, source, output):
+            content = source.read()
+            output.write(content[: len(content) // 2] if (folder / "cut").exists() else content)
+
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Quiet)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield f"http://127.0.0.1:{server.server_port}/{path.name}", path
@@ -285,6 +290,31 @@ def test_a_wrong_or_interrupted_download_leaves_nothing(mirror, tmp_path, keep):
     with pytest.raises(UserError, match="could not be fetched"):
         data.load("cifar10", tmp_path / "d", url)
     assert not (tmp_path / "d").exists()
+
+
+def test_a_cut_connection_is_one_line_and_leaves_nothing(mirror, tmp_path, monkeypatch, capsys):
+    url, archive = mirror
+    (archive.parent / "cut").touch()  # half of the bytes that were announced, then silence
+    where = ["--data", "cifar10", "--data-url", url, "--data-dir", str(tmp_path / "d")]
+    monkeypatch.setattr("sys.argv", ["06.py", *where, "--out-dir", str(tmp_path / "o")])
+    with pytest.raises(SystemExit) as stop:
+        lesson.run(importlib.import_module("06_practical_example").main)
+    assert stop.value.code == 2
+    last = capsys.readouterr().err.splitlines()[-1]  # behind torchvision's own progress bar
+    assert f"CIFAR-10 could not be fetched from {url}" in last
+    assert not (tmp_path / "d").exists()
+    assert not (tmp_path / "o").exists()
+
+
+def test_batches_of_another_size(photographs):
+    dataset = data.load("auto", photographs, size=16)
+    whole, _ = next(dataset.batches("train", 6, seed=3))
+    small, labels = next(dataset.batches("train", 6, seed=3, size=8))
+    assert small.shape == (6, 3, 8, 8)
+    assert small.is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(labels, next(dataset.batches("train", 6, seed=3))[1])
+    averaged = torch.nn.functional.avg_pool2d(whole, 2)  # close to what an antialiased half is
+    assert (small - averaged).abs().mean() < 0.25 * (averaged - averaged.mean()).abs().mean()
 
 
 def test_auto_falls_back_with_the_reason_and_cifar10_does_not(mirror):

@@ -88,7 +88,22 @@ def test_titles_follow_the_numbers():
     assert "20.0 points higher" in title(evaluation_figures.reliability(sure, 10, ""))
     shy = {"ece": 0.1, "bins": [(0.6, 0.7, 10)]}
     assert "10.0 points lower" in title(evaluation_figures.reliability(shy, 10, ""))
-    assert title(evaluation_figures.mistakes(torch.zeros(0, 3, 4, 4), [], 0, "")) == "No mistakes"
+    split, classes = data.Split(torch.zeros(2, 3, 4, 4), torch.tensor([0, 1])), ["cat", "dog"]
+    sure = torch.tensor([[0.9, 0.1], [0.3, 0.7]])
+    assert title(evaluation_figures.mistakes(split, sure, classes, "")) == "No mistakes"
+    figure = evaluation_figures.mistakes(split, sure.flip(1), classes, "")
+    captions = [ax.get_title() for ax in figure.axes if ax.get_title()]
+    assert captions == ["cat, named dog\nwith 90 %", "dog, named cat\nwith 70 %"]
+    assert title(figure) == "The 2 most confident of 2 mistakes"
+
+
+def test_accuracy_by_class_and_overall():
+    counts = torch.tensor([[3, 1, 0], [2, 2, 0], [0, 0, 0]])
+    found = evaluation.accuracies(counts, ["cat", "dog", "cow"])
+    assert [(row["images"], row["accuracy"]) for row in found.values()] == [
+        (4, 0.75), (4, 0.5), (0, pytest.approx(math.nan, nan_ok=True)), (8, 0.625)]  # fmt: skip
+    assert found["all"]["interval"] == evaluation.wilson(5, 8)
+    assert list(found) == ["cat", "dog", "cow", "all"]
 
 
 def test_prediction_sees_a_picture_as_the_test_did(script, trained, capsys):
@@ -119,7 +134,7 @@ def test_evaluation_repeats_the_test(script, trained):
     results = (trained / "out/06_practical_example/results.json").read_text(encoding="utf-8")
     before = json.loads(results)["measured"]
     assert again["test_images"] == 12
-    assert (again["confusion"], again["intervals"]) == (before["confusion"], before["intervals"])
+    assert (again["confusion"], again["per_class"]) == (before["confusion"], before["per_class"])
     arguments[4] = str(trained / "photos/test")
     assert script.main(arguments)["measured"]["confusion"] == before["confusion"]
 

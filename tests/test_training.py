@@ -125,6 +125,46 @@ def test_mirror_averaging_by_hand(tiny, monkeypatch):
     assert torch.allclose(training.predict(model, tiny, "test", mirror=True), expected, atol=1e-5)
 
 
+def test_sizes_share_out_the_epochs(tiny):
+    seen = []
+
+    class Watched(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = models.cifar_resnet(8, width=4)
+
+        def forward(self, x):
+            seen.append((self.training, x.shape[3]))
+            return self.net(x)
+
+    options = {"sizes": [8, 8, 12], "batch_size": 270}
+    rows = list(training.fit(Watched(), tiny, 4, **options))
+    assert [row["pixels"] for row in rows] == [8, 8, 8, 12]
+    assert [size for training, size in seen if training] == [8] * 6 + [12] * 2
+    assert {size for training, size in seen if not training} == {16}
+
+
+def test_a_compiled_network_trains_as_it_would_have(tiny, monkeypatch):
+    monkeypatch.setattr(training, "native_bf16", lambda device: False)
+    found = []
+    for prepare in (lambda model: model, training.compiled):
+        torch.manual_seed(0)
+        layers = torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4), torch.nn.Flatten()
+        model = prepare(torch.nn.Sequential(*layers, torch.nn.Linear(4 * 14 * 14, 10)))
+        x, y = next(tiny.batches("train", 50, seed=1))
+        loss, _ = training.train_step(model, x, y, training.sgd(model, 0.1), "cpu")
+        found.append([loss, *model.state_dict().values()])
+    for one, other in zip(*found, strict=True):
+        assert torch.allclose(one, other, atol=1e-4)
+
+    def refuse(*arguments):
+        raise RuntimeError("no compiler found\nand a long story")
+
+    monkeypatch.setattr(torch, "compile", refuse)
+    with pytest.raises(UserError, match=r"--compile does not work here \(no compiler found\)"):
+        training.compiled(model)
+
+
 def test_checkpoint_is_whole_or_absent(tmp_path, monkeypatch):
     path = tmp_path / "last.pt"
     checkpoints.save_checkpoint(path, {"model": {"w": torch.ones(3)}, "epoch": 1})
@@ -132,7 +172,7 @@ def test_checkpoint_is_whole_or_absent(tmp_path, monkeypatch):
     assert loaded["epoch"] == 1
 
     def half(entries, file):
-        file.write(b"half of it")
+        file.write_bytes(b"half of it")
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(torch, "save", half)
