@@ -20,7 +20,7 @@ import statistics
 
 import torch
 
-from common import UserError, analysis, data, experiment, lesson, models, plotting, training
+from common import UserError, analysis, data, experiment, lesson, models, optim, plotting, training
 from common.experiment import Run, pick
 
 BUILDERS = {"plain": models.cifar_plain, "residual": models.cifar_resnet}
@@ -151,7 +151,7 @@ ABLATIONS = {  # name: (change of the network, change of the training)
     "baseline": (lambda model: model, {}),
     "without batch norm": (models.without_batch_norm, {}),
     "PyTorch's default init": (models.default_init, {}),
-    "constant learning rate": (lambda model: model, {"schedule": training.warmup_constant}),
+    "constant learning rate": (lambda model: model, {"schedule": optim.warmup_constant}),
     "no weight decay": (lambda model: model, {"weight_decay": 0.0}),
     "last gamma zero": (models.zero_last_gamma, {}),
 }

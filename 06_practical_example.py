@@ -32,6 +32,7 @@ from common import (
     data,
     evaluation,
     lesson,
+    optim,
     parallel,
     plotting,
     signals,
@@ -86,7 +87,7 @@ def train(report, dataset: data.Dataset, model: nn.Module, resumed: dict) -> tra
     report.say("epoch  pixels  train loss  train acc%  val acc%  images/s  peak lr  seconds")
     args, device = report.args, report.results["device"]
     options = settings_of(args, RECIPE)
-    model = training.compiled(model.to(device)) if args.compile else model
+    model = optim.compiled(model.to(device)) if args.compile else model
     trainer = training.Trainer(model, dataset, args.epochs, device=device, **options)
     if resumed:
         checkpoints.resume(args.resume, resumed, trainer)

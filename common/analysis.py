@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
-from common import threads, training
+from common import optim, threads
 
 
 def parameter_count(model: nn.Module) -> int:
@@ -157,7 +157,7 @@ def peak_bytes(model: nn.Module, x: torch.Tensor, y: torch.Tensor) -> int:
 
     with (
         torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor),
-        training.autocast(x.device.type),
+        optim.autocast(x.device.type),
     ):
         F.cross_entropy(model(x).float(), y)
     activations = sum(s.nbytes() for place, s in saved.items() if place not in weights)
@@ -190,8 +190,8 @@ def step_seconds(
     steps, seconds, device = {}, {name: [] for name in models}, x.device.type
     for name, model in models.items():
         model.to(device, memory_format=torch.channels_last).train()
-        optimizer = training.sgd(model, lr=0.0)
-        steps[name] = lambda m=model, o=optimizer: training.train_step(m, x, y, o, device)
+        optimizer = optim.sgd(model, lr=0.0)
+        steps[name] = lambda m=model, o=optimizer: optim.train_step(m, x, y, o, device)
     for turn in tqdm(range(rounds + 1), "step times", disable=None, leave=False):
         for name, step in steps.items():
             start = time.perf_counter()

@@ -22,6 +22,7 @@ from torchvision.datasets import CIFAR10, ImageFolder
 from tqdm import tqdm
 
 from common import UserError, shapes
+from common.augmentation import cut_out, for_all_pixels, shift_and_flip
 
 DEFAULT_DIR = Path("data")
 
@@ -96,7 +97,7 @@ class Dataset:
         """
         images, labels = getattr(self, split)
         size = size or images.shape[3]
-        mean, std = (_for_all_pixels(statistic, size) for statistic in self.statistics)
+        mean, std = (for_all_pixels(statistic, size) for statistic in self.statistics)
         order = torch.arange(len(images), device=images.device)
         draws = pixels = None
         if seed is not None:
@@ -106,49 +107,17 @@ class Dataset:
             draws = torch.rand(5, len(images), generator=generator).to(images.device)
         for batch in order.tensor_split(math.ceil(len(order) / batch_size))[skip:]:
             batch = batch[part]
-            x = images[batch] if draws is None else _shift_and_flip(pixels, batch, draws[:3, batch])
+            x = images[batch] if draws is None else shift_and_flip(pixels, batch, draws[:3, batch])
             if size != x.shape[3]:
                 x = TF.resize(x, [size, size], antialias=True)
             x = x.to(torch.float32, memory_format=torch.channels_last)
             x = (x - mean) / std
             if draws is not None and cutout:
-                x = _cut_out(x, draws[3:, batch], cutout)
+                x = cut_out(x, draws[3:, batch], cutout)
             yield x, labels[batch]
 
 
 SPLITS = ("train", "val", "test")
-
-
-def _for_all_pixels(statistic: torch.Tensor, size: int) -> torch.Tensor:
-    """1 3 1 1 -> 1 3 size size, so that arithmetic with a batch runs along memory."""
-    return statistic.expand(1, 3, size, size).contiguous(memory_format=torch.channels_last)
-
-
-def _shift_and_flip(pixels, batch, draws):
-    """The images of a batch, each moved and mirrored by its own draws, by indexing alone."""
-    height, width = pixels.shape[1:3]
-    down, right = ((draws[:2] * 2 - 1) * (height // 8 + 0.5)).round().long()  # N each
-    rows = _reflect(torch.arange(height, device=batch.device) + down[:, None], height)  # N H
-    columns = _reflect(torch.arange(width, device=batch.device) + right[:, None], width)  # N W
-    columns = torch.where(draws[2, :, None] < 0.5, columns.flip(1), columns)
-    index = (batch[:, None] * height + rows)[:, :, None] * width + columns[:, None]  # N H W
-    picked = pixels.view(-1, 3).index_select(0, index.flatten())
-    return picked.view(len(batch), height, width, 3).permute(0, 3, 1, 2)  # N 3 H W
-
-
-def _cut_out(x, draws, pixels):
-    """Zero a square in every image (DeVries & Taylor 2017, arXiv:1708.04552)."""
-    inside = []
-    for size, draw in zip(x.shape[2:], draws, strict=True):
-        position = torch.arange(size, device=x.device) + 0.5
-        inside.append((position - (draw[:, None] * size).floor()).abs() < pixels / 2)  # N size
-    square = (inside[0][:, :, None] & inside[1][:, None])[:, None]  # N 1 H W
-    return torch.where(square, 0.0, x)
-
-
-def _reflect(index: torch.Tensor, size: int) -> torch.Tensor:
-    """Indices beyond 0 .. size-1, mirrored at the border pixel."""
-    return size - 1 - (size - 1 - index.abs()).abs()
 
 
 def load(

@@ -8,72 +8,15 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
-from torch.optim.lr_scheduler import LambdaLR
 from tqdm import tqdm
 
 from common import UserError, parallel
 from common.averaging import Average
+from common.optim import autocast, sgd, train_step, warmup_cosine
 
 
 class Diverged(UserError):
     """The training loss is no longer a number."""
-
-
-def native_bf16(device: str) -> bool:
-    """Whether the hardware multiplies bfloat16 natively, so that autocast saves time."""
-    if device.startswith("cuda"):
-        return torch.cuda.get_device_capability()[0] >= 8
-    supported = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
-    return device == "cpu" and supported()
-
-
-def autocast(device: str):
-    """bfloat16 convolutions where they are native, float32 everywhere else."""
-    enabled = native_bf16(device)
-    kind = torch.device(device).type
-    return torch.autocast(kind, torch.bfloat16) if enabled else contextlib.nullcontext()
-
-
-def compiled(model: nn.Module) -> nn.Module:
-    """The same network, whose forward and backward passes PyTorch compiles at their first use.
-
-    Raises: UserError if this machine cannot compile, mostly for want of a C++ compiler.
-    """
-    try:
-        probe = nn.Conv2d(3, 3, 1).to(next(model.parameters()).device)
-        torch.compile(probe)(torch.zeros(1, 3, 2, 2, device=probe.weight.device)).sum().backward()
-    except Exception as error:  # as many types as there are back ends
-        raise UserError(f"--compile does not work here ({str(error).splitlines()[0]})") from error
-    model.compile()
-    return model
-
-
-def sgd(model: nn.Module, lr: float, weight_decay: float = 5e-4) -> torch.optim.SGD:
-    """SGD with Nesterov momentum 0.9; biases and batch-norm parameters are not decayed."""
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
-    ]
-    return torch.optim.SGD(groups, lr=lr, momentum=0.9, nesterov=True)
-
-
-def warmup_cosine(optimizer, steps: int, warmup: int) -> LambdaLR:
-    """The factor at global step s (0-based): (s + 1) / warmup while s < warmup, then a half
-    cosine from 1 towards 0 at `steps` (Loshchilov & Hutter 2017, arXiv:1608.03983)."""
-
-    def factor(step: int) -> float:
-        if step < warmup:
-            return (step + 1) / warmup
-        progress = (step - warmup) / max(1, steps - warmup)
-        return 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
-
-    return LambdaLR(optimizer, factor)
-
-
-def warmup_constant(optimizer, steps: int, warmup: int) -> LambdaLR:
-    """The same warm-up, then the full rate to the end: the baseline that a schedule must beat."""
-    return LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / max(1, warmup)))
 
 
 def fit(
@@ -277,29 +220,6 @@ class Trainer:
         torch.set_rng_state(state["random"])
         if self.device.startswith("cuda") and len(state["random_cuda"]):
             torch.cuda.set_rng_state(state["random_cuda"][0])
-
-
-def train_step(
-    model, x, y, optimizer, device: str, smoothing: float = 0.0, parts: int = 1, weight: float = 1.0
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """One update on one batch; returns the mean loss and the logits, detached.
-
-    Label smoothing gives the share `smoothing` of the target to all classes alike. The batch
-    passes in `parts`, whose gradients add up: memory for one part, the gradient of the whole batch
-    (but for batch-norm statistics, which are a part's own). `weight` multiplies the gradient.
-    """
-    optimizer.zero_grad(set_to_none=True)
-    losses, outputs, parts = [], [], min(parts, len(y))
-    for x_part, y_part in zip(x.tensor_split(parts), y.tensor_split(parts), strict=True):
-        with autocast(device):
-            logits = model(x_part).float()  # the softmax stays in float32
-            loss = F.cross_entropy(logits, y_part, label_smoothing=smoothing)
-        loss = loss * (len(y_part) / len(y))
-        (loss * weight).backward()
-        losses.append(loss.detach())
-        outputs.append(logits.detach())
-    optimizer.step()
-    return torch.stack(losses).sum(), torch.cat(outputs)
 
 
 def _finite(value: float, step: int) -> float:

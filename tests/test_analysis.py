@@ -5,7 +5,7 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
-from common import analysis, models, training
+from common import analysis, models, optim
 from common.blocks import BasicBlock, Bottleneck
 
 
@@ -53,13 +53,13 @@ def test_peak_bytes_are_what_the_allocator_hands_out():
     model = models.cifar_resnet(20, width=8)
     x, y = torch.randn(32, 3, 16, 16), torch.randint(10, (32,))
     counted = analysis.peak_bytes(model, x, y)
-    optimizer = training.sgd(model, 0.01)
-    training.train_step(model, x, y, optimizer, "cpu")  # momentum and gradients are there now
+    optimizer = optim.sgd(model, 0.01)
+    optim.train_step(model, x, y, optimizer, "cpu")  # momentum and gradients are there now
     held = 3 * sum(p.nbytes for p in model.parameters())
     with torch.profiler.profile(
         activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True
     ) as profile:
-        training.train_step(model, x, y, optimizer, "cpu")
+        optim.train_step(model, x, y, optimizer, "cpu")
     events = [e for e in profile.profiler.kineto_results.events() if e.name() == "[memory]"]
     sizes = [e.nbytes() for e in sorted(events, key=lambda e: e.start_ns())]
     assert counted == pytest.approx(held + max(itertools.accumulate(sizes)), rel=0.1)

@@ -14,7 +14,7 @@ import torchvision.transforms.v2.functional as TF
 from PIL import Image
 from torchvision.datasets import CIFAR10
 
-from common import UserError, data, lesson, models, training
+from common import UserError, augmentation, data, lesson, models, training
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +95,7 @@ def test_batches_are_normalised(shapes):
 def test_augmentation_equals_torchvisions_pad_crop_and_flip(shapes):
     images, batch = shapes.train.images[:50], torch.arange(50).flip(0)
     draws = torch.rand(3, 50, generator=torch.Generator().manual_seed(1))
-    ours = data._shift_and_flip(images.permute(0, 2, 3, 1).contiguous(), batch, draws)
+    ours = augmentation.shift_and_flip(images.permute(0, 2, 3, 1).contiguous(), batch, draws)
     shifts = set()
     for i, index in enumerate(batch):
         down, right = ((draws[:2, i] * 2 - 1) * 4.5).round().int().tolist()

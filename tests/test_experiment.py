@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from common import UserError, analysis, data, experiment, lesson, models, threads, training
+from common import UserError, analysis, data, experiment, lesson, models, optim, threads, training
 
 
 @pytest.fixture(scope="module")
@@ -114,7 +114,7 @@ def test_ablations_change_what_they_say(comparison):
     bound = (3 * 9) ** -0.5  # PyTorch's default: uniform within 1 / sqrt(fan-in)
     assert kinds("PyTorch's default init").conv1.weight.abs().max() <= bound
     assert kinds("baseline").conv1.weight.abs().max() > bound
-    optimizer = training.sgd(zeroed, 0.1)
+    optimizer = optim.sgd(zeroed, 0.1)
     schedule = comparison.ABLATIONS["constant learning rate"][1]["schedule"](optimizer, 10, 2)
     rates = []
     for _ in range(4):

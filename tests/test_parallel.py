@@ -13,8 +13,8 @@ from tests.test_resume import LAST, ROOT, SCRIPT, command, photos, wait_for_chan
 
 FIRST_STEP = """
 import sys, torch
-from common import data, models, parallel, training
-training.native_bf16 = lambda device: False
+from common import data, models, optim, parallel, training
+optim.native_bf16 = lambda device: False
 with parallel.processes("cpu"):
     torch.manual_seed(parallel.rank())  # rank 0's weights must become all ranks' weights
     model = models.cifar_resnet(8, width=4)

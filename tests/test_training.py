@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from common import UserError, checkpoints, data, models, training
+from common import UserError, checkpoints, data, models, optim, training
 
 
 @pytest.fixture(scope="module")
@@ -13,8 +13,8 @@ def tiny():
 
 
 def test_schedule_value_by_value():
-    optimizer = training.sgd(torch.nn.Linear(2, 2), lr=0.8)
-    schedule = training.warmup_cosine(optimizer, steps=12, warmup=4)
+    optimizer = optim.sgd(torch.nn.Linear(2, 2), lr=0.8)
+    schedule = optim.warmup_cosine(optimizer, steps=12, warmup=4)
     rates = []
     for _ in range(12):
         rates.append(optimizer.param_groups[0]["lr"])
@@ -27,7 +27,7 @@ def test_schedule_value_by_value():
 
 def test_only_weights_are_decayed():
     model = models.cifar_resnet(8, width=4)
-    decayed, free = training.sgd(model, 0.1, 5e-4).param_groups
+    decayed, free = optim.sgd(model, 0.1, 5e-4).param_groups
     assert (decayed["weight_decay"], free["weight_decay"]) == (5e-4, 0.0)
     assert decayed["nesterov"]
     assert {p.ndim for p in free["params"]} == {1}
@@ -66,20 +66,20 @@ def test_evaluation_weighs_every_sample_once(tiny, monkeypatch):
     assert loss == pytest.approx(F.cross_entropy(logits, labels).item())
     assert all(torch.equal(before[k], v) for k, v in model.state_dict().items())
     x = torch.cat([x for x, _ in tiny.batches("test", 7)])
-    monkeypatch.setattr(training, "native_bf16", lambda device: False)
+    monkeypatch.setattr(optim, "native_bf16", lambda device: False)
     direct = model.eval()(x)
     assert torch.allclose(training.predict(model, tiny, "test"), direct, atol=1e-5)
 
 
 def test_parts_add_up_to_the_large_batch(tiny, monkeypatch):
-    monkeypatch.setattr(training, "native_bf16", lambda device: False)
+    monkeypatch.setattr(optim, "native_bf16", lambda device: False)
     x, y = next(tiny.batches("train", 50, seed=1))
     grads = {}
     for parts in (1, 4, 1_000):
         torch.manual_seed(0)
         model = models.cifar_resnet(8, width=4).eval()  # batch-norm statistics fixed
-        optimizer = training.sgd(model, 0.1)
-        loss, logits = training.train_step(model, x, y, optimizer, "cpu", 0.1, parts)
+        optimizer = optim.sgd(model, 0.1)
+        loss, logits = optim.train_step(model, x, y, optimizer, "cpu", 0.1, parts)
         grads[parts] = [loss, logits, *(p.grad for p in model.parameters())]
     for parts in (4, 1_000):
         for one, other in zip(grads[1], grads[parts], strict=True):
@@ -88,11 +88,11 @@ def test_parts_add_up_to_the_large_batch(tiny, monkeypatch):
 
 def test_smoothed_labels_by_hand():
     model, y = torch.nn.Linear(4, 3), torch.tensor([0, 2])
-    x, optimizer = torch.randn(2, 4), training.sgd(model, 0.0)
+    x, optimizer = torch.randn(2, 4), optim.sgd(model, 0.0)
     target = 0.9 * F.one_hot(y, 3) + 0.1 / 3
-    with training.autocast("cpu"):
+    with optim.autocast("cpu"):
         expected = -(target * model(x).float().log_softmax(1)).sum(1).mean()
-    loss, _ = training.train_step(model, x, y, optimizer, "cpu", 0.1)
+    loss, _ = optim.train_step(model, x, y, optimizer, "cpu", 0.1)
     assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
 
 
@@ -117,7 +117,7 @@ def test_the_average_follows_the_weights_and_is_what_is_validated(tiny):
 
 
 def test_mirror_averaging_by_hand(tiny, monkeypatch):
-    monkeypatch.setattr(training, "native_bf16", lambda device: False)
+    monkeypatch.setattr(optim, "native_bf16", lambda device: False)
     model = models.cifar_resnet(8, width=4).eval()
     x = torch.cat([x for x, _ in tiny.batches("test", 7)])
     with torch.no_grad():
@@ -145,14 +145,14 @@ def test_sizes_share_out_the_epochs(tiny):
 
 
 def test_a_compiled_network_trains_as_it_would_have(tiny, monkeypatch):
-    monkeypatch.setattr(training, "native_bf16", lambda device: False)
+    monkeypatch.setattr(optim, "native_bf16", lambda device: False)
     found = []
-    for prepare in (lambda model: model, training.compiled):
+    for prepare in (lambda model: model, optim.compiled):
         torch.manual_seed(0)
         layers = torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4), torch.nn.Flatten()
         model = prepare(torch.nn.Sequential(*layers, torch.nn.Linear(4 * 14 * 14, 10)))
         x, y = next(tiny.batches("train", 50, seed=1))
-        loss, _ = training.train_step(model, x, y, training.sgd(model, 0.1), "cpu")
+        loss, _ = optim.train_step(model, x, y, optim.sgd(model, 0.1), "cpu")
         found.append([loss, *model.state_dict().values()])
     for one, other in zip(*found, strict=True):
         assert torch.allclose(one, other, atol=1e-4)
@@ -162,7 +162,7 @@ def test_a_compiled_network_trains_as_it_would_have(tiny, monkeypatch):
 
     monkeypatch.setattr(torch, "compile", refuse)
     with pytest.raises(UserError, match=r"--compile does not work here \(no compiler found\)"):
-        training.compiled(model)
+        optim.compiled(model)
 
 
 def test_checkpoint_is_whole_or_absent(tmp_path, monkeypatch):
