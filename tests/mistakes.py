@@ -700,7 +700,7 @@ def label(check: Callable) -> str:
 
 
 def table() -> str:
-    """All mistakes, as a table in Markdown, and what each check asks for, as a list."""
+    """All mistakes, as a table in Markdown, and what each check asks for."""
     rows = ["| mistake | found in | symptom | caught by |", "|---|---|---|---|"]
     for mistake in MISTAKES:
         caught = ", ".join(map(label, mistake.caught_by))
@@ -709,5 +709,5 @@ def table() -> str:
         cells = [mistake.bug, links(mistake.found), symptom(mistake), caught]
         rows.append(f"| {' | '.join(cells)} |")
     checks = dict.fromkeys(check for mistake in MISTAKES for check in mistake.exhibit.checks)
-    asked = [f"- {label(check)}: {check.__doc__}" for check in checks]
-    return "\n".join([*rows, "", *asked])
+    asked = [f"**{label(check)}**: {check.__doc__.rstrip('.')}" for check in checks]
+    return "\n".join([*rows, "", "Checks: " + "; ".join(asked) + "."])

@@ -6,16 +6,19 @@ import io
 import itertools
 import re
 import shlex
+import shutil
 from pathlib import Path
 
 import pytest
 
-from tests import mistakes, record
+from tests import record, tables
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
 COMMANDS = re.findall(r"^ +(python \S+\.py.*)$", README, re.MULTILINE)
+COMMANDS += re.findall(r"`(python \S+\.py [^`.]*)`", README)
+COMMANDS += [f"python 06_practical_example.py {flags}" for flags, _ in tables.RUNS]
 REPORTS = sorted((ROOT / ".github" / "recorded").glob("*/report.txt"))
 
 
@@ -64,16 +67,27 @@ def test_quoted_results_are_recorded_ones():
         assert any(text in report for report in reports), text
 
 
-def test_the_quotes_are_those_that_recording_would_write():
+def test_the_readme_is_the_one_that_recording_would_write():
+    assert record.refresh_all(README) == README
+
+
+def test_a_changed_result_changes_the_readme(tmp_path):
     reports = [report.read_text(encoding="utf-8") for report in REPORTS]
-    assert record.refresh(README, reports) == README
     changed = [report.replace("0.4", "0.5") for report in reports]
     assert record.refresh(README, changed) != README
+    shutil.copytree(record.RECORDED, tmp_path / "recorded")
+    for path in sorted((tmp_path / "recorded").rglob("*.json")):
+        text = path.read_text(encoding="utf-8")
+        changed = re.sub(r'("measured": "\D*|"test": 0\.)\d', r"\g<1>33", text)
+        path.write_text(changed, encoding="utf-8")
+        made = [table(tmp_path / "recorded") for table in (tables.claims, tables.cifar10)]
+        assert all(table in README for table in made) == (changed == text), path
+        path.write_text(text, encoding="utf-8")
 
 
-def test_the_table_of_mistakes_is_the_one_that_the_gallery_measures():
-    assert record.refresh_mistakes(README, mistakes.table()) == README
-    assert record.refresh_mistakes(README, "another table") != README
+def test_every_table_is_there():
+    for name in ("models", "claims", "cifar10", "mistakes"):
+        assert record.refresh_table(README, name, "another table") != README
 
 
 def test_links_and_pictures_exist():
