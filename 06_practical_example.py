@@ -11,7 +11,8 @@ Takes about a minute on two cores (a small ResNet on the built-in Shapes-10).
 Writes curves.png, confusion.png, calibration.png, mistakes.png, best.pt, last.pt, report.txt and
 results.json to outputs/06_practical_example/.
 
-    python 06_practical_example.py --data cifar10 --epochs 30
+    python 06_practical_example.py --data cifar10 --epochs 100 --cutout 8 --smoothing 0.1
+    python 06_practical_example.py --data cifar10 --epochs 10 --sizes 16 24 32
     python 06_practical_example.py --data-dir MY_PHOTOS --image-size 64 --epochs 20 --lr 0.05
     python 06_practical_example.py --resume outputs/06_practical_example/last.pt
     torchrun --nproc-per-node 2 06_practical_example.py --data cifar10 --epochs 100
@@ -156,10 +157,10 @@ def classify(args) -> dict:
     device = lesson.device(args.device)
     dataset = evaluation.pictures(args.predict, entries).to(device)
     shares = training.predict(model.to(device), dataset, "test", device).softmax(1).cpu()
-    found = evaluation.likeliest(shares, dataset.classes)
-    for path, likeliest in zip(args.predict, found, strict=True):
-        print(f"{path}: " + ", ".join(f"{name} {100 * share:.1f} %" for name, share in likeliest))
-    return {"failed_checks": [], "measured": dict(zip(map(str, args.predict), found, strict=True))}
+    found = dict(zip(args.predict, evaluation.likeliest(shares, dataset.classes), strict=True))
+    for path, classes in found.items() if parallel.rank() == 0 else ():
+        print(f"{path}: " + ", ".join(f"{name} {100 * share:.1f} %" for name, share in classes))
+    return {"failed_checks": [], "measured": {str(path): row for path, row in found.items()}}
 
 
 def evaluate(args) -> dict:
@@ -206,6 +207,8 @@ def arguments(argv: list[str] | None, defaults: dict | None = None):
     args = flags.parse_args(argv)
     if (args.checkpoint is None) == (bool(args.predict) or args.evaluate):
         flags.error("--checkpoint goes with --predict or --evaluate, and they with it")
+    if args.sizes and args.epochs < len(args.sizes):
+        flags.error("--sizes: every size needs an epoch")
     args.epochs = 1 if args.quick else args.epochs
     return args
 

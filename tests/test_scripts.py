@@ -159,6 +159,7 @@ MISTAKES = [
     ("06", "--model cifar_resnet-21", "6n + 2"),
     ("06", "--model cifar_resnet", "cifar_resnet-20"),
     ("06", "--epochs 0", "--epochs"),
+    ("06", "--data shapes --epochs 2 --sizes 8 16 32", "every size needs an epoch"),
     ("06", "--predict {}/ok.png", "--checkpoint"),
     ("06", "--checkpoint {}/cats.pt", "--predict"),
     ("06", "--checkpoint {}/cats.pt --predict {}/ok.png", "train again"),
