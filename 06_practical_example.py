@@ -11,7 +11,7 @@ Takes about a minute on two cores (a small ResNet on the built-in Shapes-10).
 Writes curves.png, confusion.png, calibration.png, mistakes.png, best.pt, last.pt, report.txt and
 results.json to outputs/06_practical_example/.
 
-    python 06_practical_example.py --data cifar10 --epochs 100 --cutout 8 --smoothing 0.1
+    python 06_practical_example.py --data cifar10 --epochs 100 --cutout 16 --smoothing 0.1
     python 06_practical_example.py --data cifar10 --epochs 10 --sizes 16 24 32
     python 06_practical_example.py --data-dir MY_PHOTOS --image-size 64 --epochs 20 --lr 0.05
     python 06_practical_example.py --resume outputs/06_practical_example/last.pt
@@ -22,12 +22,14 @@ results.json to outputs/06_practical_example/.
 
 import shlex
 import signal
+from argparse import BooleanOptionalAction
 from pathlib import Path
 
 import torch
 import torch.nn as nn
 
 from common import (
+    UserError,
     analysis,
     checkpoints,
     data,
@@ -44,8 +46,8 @@ from common.checkpoints import build_model
 
 RECIPE = ("batch_size", "lr", "weight_decay", "sizes", "cutout", "smoothing", "ema", "accumulate")
 RECIPE += ("seed",)
-SETTINGS = ("model", "epochs", "image_size", "compile", "quick", *RECIPE)
-SOURCES = ("data", "data_dir", "data_url", "save_every")
+SETTINGS = ("model", "epochs", "image_size", "quick", *RECIPE)
+SOURCES = ("data", "data_dir", "data_url", "save_every", "compile")
 
 
 def describe(report, dataset: data.Dataset, model: nn.Module) -> None:
@@ -55,7 +57,11 @@ def describe(report, dataset: data.Dataset, model: nn.Module) -> None:
         images, _ = getattr(dataset, split)
         report.say(f"{split:<5}  {len(images):>6} images of {images.shape[2]}x{images.shape[3]}")
     count = analysis.parameter_count(model)
-    macs = analysis.multiply_adds(model, *dataset.train.images.shape[1:]) / 1e6
+    for size in (*(report.args.sizes or ()), dataset.train.images.shape[3]):
+        try:
+            macs = analysis.multiply_adds(model, 3, size, size) / 1e6
+        except RuntimeError as error:
+            raise UserError(f"{report.args.model} cannot take images of {size} pixels") from error
     report.say(f"{report.args.model}: {count:,} parameters, {macs:.0f} M multiply-adds an image")
 
 
@@ -197,7 +203,8 @@ def arguments(argv: list[str] | None, defaults: dict | None = None):
         "these sizes in turn, the epochs shared out (default: --image-size alone)")  # fmt: skip
     add("--save-every", type=lesson.natural, default=0, metavar="STEPS",
         help="checkpoint within the epoch (default: %(default)s, only after it)")  # fmt: skip
-    add("--compile", action="store_true", help="let torch.compile make the network's code")
+    add("--compile", action=BooleanOptionalAction, default=False,
+        help="let torch.compile make the network's code")  # fmt: skip
     add("--resume", type=Path, metavar="FILE", help="continue the training of a checkpoint, "
         "exactly; its settings need not be repeated")  # fmt: skip
     add("--checkpoint", type=Path, metavar="FILE", help="the network for the next two")
@@ -207,7 +214,7 @@ def arguments(argv: list[str] | None, defaults: dict | None = None):
     args = flags.parse_args(argv)
     if (args.checkpoint is None) == (bool(args.predict) or args.evaluate):
         flags.error("--checkpoint goes with --predict or --evaluate, and they with it")
-    if args.sizes and args.epochs < len(args.sizes):
+    if args.sizes and args.epochs < len(args.sizes) and not (args.quick or args.resume):
         flags.error("--sizes: every size needs an epoch")
     args.epochs = 1 if args.quick else args.epochs
     return args

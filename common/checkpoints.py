@@ -96,9 +96,11 @@ def read_training(path: Path) -> dict:
 def same_settings(path: Path, entries: dict, settings: dict) -> None:
     """Raises: UserError if the checkpoint was trained with other settings than these."""
     for key, value in settings.items():
-        if (old := entries["settings"].get(key)) != value:
-            flag = f"--{key.replace('_', '-')}"
-            raise UserError(f"--resume {path} was trained with {flag} {old}, not {value}")
+        flag, old = f"--{key.replace('_', '-')}", entries["settings"]
+        if key not in old:
+            raise UserError(f"--resume {path} is of an older kind, without {flag}: train again")
+        if old[key] != value:
+            raise UserError(f"--resume {path} was trained with {flag} {old[key]}, not {value}")
 
 
 def resume(path: Path, entries: dict, trainer) -> None:

@@ -7,6 +7,7 @@ splits. Batches are cut, augmented and normalised whole, on the device that hold
 import contextlib
 import functools
 import math
+import os
 import socket
 import tempfile
 from collections.abc import Iterator
@@ -28,7 +29,7 @@ DEFAULT_DIR = Path("data")
 
 
 class Split(NamedTuple):
-    """Images (uint8, N 3 H W) and labels (int64, N)."""
+    """Images (uint8, N 3 H W, channels-last in memory) and labels (int64, N)."""
 
     images: torch.Tensor
     labels: torch.Tensor
@@ -56,7 +57,8 @@ class Dataset:
         small = {}
         for name in SPLITS:
             images, labels = getattr(self, name)
-            small[name] = Split(TF.resize(images, [size, size], antialias=True), labels)
+            images = TF.resize(images.contiguous(), [size, size], antialias=True)
+            small[name] = Split(images.contiguous(memory_format=torch.channels_last), labels)
         return replace(self, **small)
 
     @functools.cached_property
@@ -101,7 +103,7 @@ class Dataset:
         order = torch.arange(len(images), device=images.device)
         draws = pixels = None
         if seed is not None:
-            pixels = images.permute(0, 2, 3, 1).contiguous()  # N H W 3: a pixel is picked whole
+            pixels = images.permute(0, 2, 3, 1).contiguous()  # N H W 3; no copy if channels-last
             generator = torch.Generator().manual_seed(seed)
             order = torch.randperm(len(images), generator=generator).to(images.device)
             draws = torch.rand(5, len(images), generator=generator).to(images.device)
@@ -196,8 +198,8 @@ def _cifar10(root: Path, limit: int | None) -> Dataset:
         raise UserError(message) from error
     splits = []
     for part, chosen in zip(parts, _choose(50_000, 10_000, limit), strict=True):
-        images = torch.from_numpy(part.data).permute(0, 3, 1, 2)[chosen]  # N 3 32 32
-        splits.append(Split(images.contiguous(), torch.tensor(part.targets)[chosen]))
+        images = torch.from_numpy(part.data)[chosen].permute(0, 3, 1, 2)  # N 3 32 32
+        splits.append(Split(images, torch.tensor(part.targets)[chosen]))
     return _with_validation("CIFAR-10", parts[0].classes, *splits)
 
 
@@ -215,7 +217,14 @@ def _folders(root: Path, size: int, limit: int | None) -> Dataset:
         raise UserError(f"{root}: train and test must hold the same classes; only in one: {odd}")
     chosen = _choose(len(train), len(test), limit)
     splits = [_read_all(*pair, size) for pair in zip((train, test), chosen, strict=True)]
-    return _with_validation(f"image folder {root.resolve().name}", train.classes, *splits)
+    return _with_validation(*_names(root, train), *splits)
+
+
+def _names(root: Path, part: ImageFolder) -> tuple[str, list[str]]:
+    """What a folder and its classes are called, readable in a locale without their letters, too."""
+    names = [root.resolve().name, *part.classes]
+    name, *classes = (os.fsencode(name).decode("utf-8", "backslashreplace") for name in names)
+    return f"image folder {name}", classes
 
 
 def _read_all(part: ImageFolder, chosen: list[int], size: int) -> Split:
@@ -224,8 +233,7 @@ def _read_all(part: ImageFolder, chosen: list[int], size: int) -> Split:
     images = np.empty((len(paths), size, size, 3), np.uint8)
     for i, path in enumerate(tqdm(paths, "reading images", disable=None, leave=False)):
         images[i] = read_image(path, size)
-    images = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()  # N 3 H W
-    return Split(images, torch.tensor(labels))
+    return Split(torch.from_numpy(images).permute(0, 3, 1, 2), torch.tensor(labels))  # N 3 H W
 
 
 def load_test(
@@ -253,7 +261,7 @@ def load_test(
         hint = f"{root}: expected test/CLASS/IMAGE or CLASS/IMAGE"
         raise UserError(f"{hint} ({str(error).splitlines()[0]})") from error
     _, chosen = _choose(0, len(part), limit)
-    return f"image folder {root.resolve().name}", part.classes, _read_all(part, chosen, size)
+    return *_names(root, part), _read_all(part, chosen, size)
 
 
 def open_image(path: str | Path) -> Image.Image:
@@ -300,5 +308,6 @@ def _shapes10(limit: int | None) -> Dataset:
     splits = []
     for first, chosen in zip((0, 10_000), _choose(10_000, 2_000, limit), strict=True):
         index = first + torch.tensor(chosen)
-        splits.append(Split(images[index], labels[index]))
+        chosen = images[index].contiguous(memory_format=torch.channels_last)
+        splits.append(Split(chosen, labels[index]))
     return _with_validation("Shapes-10 (built in)", shapes.CLASSES, *splits)

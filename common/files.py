@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from common import UserError
 @contextlib.contextmanager
 def whole(path: Path) -> Iterator[Path]:
     """Yield a scratch file's path, to be written inside the `with`; at its end it becomes `path`.
-    What writers that were killed have left beside it is removed.
+    What writers that were killed an hour ago have left beside it is removed.
 
     Raises: UserError if the disk refuses; what was at `path` before is then still there.
     """
@@ -24,5 +25,8 @@ def whole(path: Path) -> Iterator[Path]:
     except (OSError, RuntimeError) as error:  # torch.save raises the latter
         raise UserError(f"{path} could not be written ({error})") from error
     finally:
-        for leftover in path.parent.glob(f".{path.name}-*"):
-            leftover.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            scratch.unlink(missing_ok=True)
+            for leftover in path.parent.glob(f".{path.name}-*"):
+                if leftover.stat().st_mtime < time.time() - 3600:
+                    leftover.unlink(missing_ok=True)

@@ -250,7 +250,7 @@ class Report:
         text = json.dumps(self.results, indent=1, allow_nan=False)
         for name, content in (("results.json", text), ("report.txt", "\n".join(self.lines))):
             with files.whole(self.folder / name) as scratch:
-                scratch.write_text(content + "\n", encoding="utf-8")
+                scratch.write_text(f"{content}\n", "utf-8", "surrogateescape")
         if self.args.show:
             from matplotlib import pyplot
 

@@ -35,7 +35,8 @@ def compiled(model: nn.Module) -> nn.Module:
         probe = nn.Conv2d(3, 3, 1).to(next(model.parameters()).device)
         torch.compile(probe)(torch.zeros(1, 3, 2, 2, device=probe.weight.device)).sum().backward()
     except Exception as error:  # as many types as there are back ends
-        raise UserError(f"--compile does not work here ({str(error).splitlines()[0]})") from error
+        reason = str(getattr(error, "inner_exception", error)) or type(error).__name__
+        raise UserError(f"--compile does not work here ({reason.splitlines()[0]})") from error
     model.compile()
     return model
 
