@@ -161,13 +161,13 @@ def report_flow(report, norms) -> dict[str, list[float]]:
     )
     report.finding(
         "plain, BN: the gradient explodes towards the input; it does not vanish",
-        "1.211 per layer = sqrt(pi/(pi-1)), wide and fully connected (Yang et al. 2019, thm 8)",
+        "1.211 per layer = sqrt(pi/(pi-1)), wide and fully connected (Yang et al. 2019, thm 3.10)",
         lesson.summary(explode),
         lesson.greater(explode, [1.0] * len(explode)),
     )
     report.finding(
         "BN: with the shortcut the gradient grows more slowly than without",
-        "polynomial in depth instead of exponential (Yang et al. 2019; De & Smith 2020)",
+        "exponential without (Yang et al. 2019); with it x grows linearly (De & Smith 2020)",
         f"{lesson.summary(gentle)} against {lesson.summary(explode)}",
         lesson.greater(explode, gentle),
     )

@@ -238,8 +238,9 @@ def draw(report, args, results, lesions, numbers) -> None:
     pairs = [f"{k} {mean[f'{k}-{shallow}']} to {mean[f'{k}-{deep}']}" for k in BUILDERS]
     title = f"Training error from depth {shallow} to {deep}: {', '.join(pairs)}"
     fine = {name: [run for run in found if run] for name, found in results.items()}
-    note = f"{setup} and range. Title: all training images after the end; curves: as they pass"
-    figure = plotting.training_curves(fine, experiment.WINDOW, title, note)
+    note = f"{setup} and range. Title: measured after training; curves: augmented, as they pass"
+    guessing = 1 - 1 / args.classes
+    figure = plotting.training_curves(fine, experiment.WINDOW, guessing, title, note)
     report.figure(figure, "training_curves")
     logs = [statistics.fmean(numbers[key]) for key in ("log_ratios", "log_ratios_at_end")]
     title = f"plain-{deep}'s gradients are {10 ** logs[0]:.1f} times residual-{deep}'s early on, "

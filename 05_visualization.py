@@ -97,7 +97,7 @@ def report_gradients(report, start: dict, trained: dict) -> dict[str, list[float
     )
     report.finding(
         "BN, at the start: plain's gradient grows faster towards the input than residual's",
-        f"{flow.THEORY['BN']:.3f} per layer, plain and wide (Yang et al. 2019, theorem 8)",
+        f"{flow.THEORY['BN']:.3f} per layer, plain and wide (Yang et al. 2019, theorem 3.10)",
         f"{lesson.summary(explode)} against {lesson.summary(factors['residual', 'BN'])}",
         lesson.greater(explode, factors["residual", "BN"]),
     )

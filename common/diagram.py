@@ -129,8 +129,9 @@ def draw(graphs: dict[str, Graph]):
     said = []
     for name, graph in graphs.items():
         _, skipped, after = graph.counts().values()
-        said.append(f"{name} {skipped} and {after}" if graph.skip else f"{name} has no skip path")
-    title = f"Operations on the skip path, and after its join: {'; '.join(said)}"
+        count = f"{name} {skipped} on it, {after} after it"
+        said.append(count if graph.skip else f"{name} has none")
+    title = f"Operations on the skip path and after the addition: {'; '.join(said)}"
     subtitle = "Traced from common/blocks by torch.fx, laid out by the longest path. Shapes: "
     subtitle += "channels x height x width of the result. Blue: the skip path and its join"
     nodes = [node for graph in graphs.values() for node in graph.nodes.values()]

@@ -38,7 +38,7 @@ def confusion(counts: torch.Tensor, classes: list[str], subtitle: str):
     title = "No test image is taken for another class"
     if number := int(wrong[true, guess]):
         title = f"{number} of {int(counts[true].sum())} images of class {classes[true]} are taken "
-        title += f"for {classes[guess]}: the commonest of {int(wrong.sum())} mistakes"
+        title += f"for {classes[guess]}; of {int(wrong.sum())} mistakes no other is commoner"
     size = min(14.0, 3.5 + 0.5 * len(classes))
     figure, ax = plotting.new_figure(title, subtitle, size + 1.5, size)
     names = classes if len(classes) <= 40 else False

@@ -16,7 +16,7 @@ from common.experiment import block_names
 
 CONDITIONS = ("no BN, default init", "no BN, Kaiming init", "BN")
 # Growth of a wide plain network's gradient norm per layer: weights of variance 1/(3 fan-in), of
-# which ReLU passes half; variance 2/fan-in (He et al. 2015); Yang et al. 2019, theorem 8.
+# which ReLU passes half; variance 2/fan-in (He et al. 2015); Yang et al. 2019, theorem 3.10.
 THEORY = dict(zip(CONDITIONS, [(1 / 6) ** 0.5, 1.0, (math.pi / (math.pi - 1)) ** 0.5], strict=True))
 CHANGES = dict.fromkeys(CONDITIONS, lambda model: model)  # of a network with batch norm
 CHANGES["no BN, default init"] = lambda m: models.default_init(models.without_batch_norm(m))

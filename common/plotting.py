@@ -74,16 +74,17 @@ def label_ends(axes, labels: list[tuple[float, str, str]], gap: float = 0.055) -
         axes.annotate(text, place, xycoords="axes fraction", va="center", color=colour, size=10)
 
 
-def training_curves(results: dict[str, list[dict]], window: int, title: str, subtitle: str):
+def training_curves(results: dict, window: int, chance: float, title: str, subtitle: str):
     """Training error by step (already averaged over `window`) and validation error by epoch.
 
-    `results` holds, for names like plain-20, runs with `step_error` and `val_error` (shares).
-    The deeper the network, the thicker its line.
+    `chance` is the error of guessing. `results` holds, for names like plain-20, runs with
+    `step_error` and `val_error` (shares). The deeper the network, the thicker its line.
     """
     figure, axes = new_figure(title, subtitle, 11, 5, ncols=2)
     depths = sorted({int(name.split("-")[1]) for name in results})
     for ax, key, first in zip(axes, ("step_error", "val_error"), (window, 1), strict=True):
-        ends = []
+        ends = [(100 * chance, "guessing", GREY)]
+        ax.axhline(100 * chance, color=GREY, linewidth=1)
         for name, found in results.items():
             kind, depth = name.split("-")
             width = 1 + 2 * (depths.index(int(depth)) + 1) / len(depths)

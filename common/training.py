@@ -48,7 +48,7 @@ class Trainer:
     `ema` the decay of an Average of the weights (0: none), which is then what is validated; for
     `smoothing` and `accumulate` (its `parts`) see train_step. `sizes` makes the training images
     that many pixels wide, each size for an equal share of the epochs (Howard 2018, fast.ai's
-    entry to DAWNBench); validation and test images stay as they are.
+    entry to DAWNBench for ImageNet); validation and test images stay as they are.
     The order and augmentation of epoch e are a function of `seed` and e alone. `rows` has one row
     of plain numbers per epoch: losses are mean cross-entropies (nats), accuracies shares of
     samples, the training one measured on the augmented images as they passed; `lr` is the highest

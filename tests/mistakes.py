@@ -239,7 +239,7 @@ def _compare_with_equation(exhibit: Exhibit, code, training: bool) -> None:
 
 
 def preactivation(block: nn.Module, x: torch.Tensor) -> torch.Tensor:
-    """He et al. 2016 (arXiv:1603.05027), equation 5: each convolution behind BN and ReLU."""
+    """He et al. 2016 (arXiv:1603.05027), equation 9: each convolution behind BN and ReLU."""
     out = F.relu(block.bn1(x))
     shortcut = x if block.downsample is None else block.downsample(out)
     out = block.conv1(out)

@@ -5,14 +5,13 @@ claims and of CIFAR-10 (from what is recorded).
 
 python -m tests.record              run every lesson, then refresh the README
 python -m tests.record --no-run     refresh the README from what is recorded
-python -m tests.record --keep outputs/06_practical_example/results.json --data "CIFAR-10"
+python -m tests.record --keep outputs/06_practical_example/results.json --data CIFAR-10 --device M1
                                     keep a long run of lesson 6 at the commit checked out
 """
 
 import argparse
 import importlib
 import json
-import platform
 import re
 import subprocess
 import sys
@@ -52,7 +51,8 @@ def refresh_all(readme: str) -> str:
     reports = [p.read_text(encoding="utf-8") for p in sorted(RECORDED.glob("*/report.txt"))]
     readme = refresh(readme, reports)
     made = {"models": tables.models(), "mistakes": mistakes.table()}
-    made |= {"claims": tables.claims(RECORDED), "cifar10": tables.cifar10(RECORDED)}
+    for name in ("lessons", "claims", "cifar10"):
+        made[name] = getattr(tables, name)(RECORDED)
     for name, table in made.items():
         readme = refresh_table(readme, name, table)
     return readme
@@ -62,14 +62,18 @@ def flags_of(settings: dict) -> str:
     """The flags of lesson 6 that change its result, where they are not the defaults; no seed."""
     script = importlib.import_module("06_practical_example")
     defaults, flags = vars(script.arguments([])), []
-    for name in ("model", *(n for n in script.SETTINGS if n not in ("model", "seed"))):
-        if (value := settings[name]) != str(defaults[name]):
-            flags.append(f"--{name.replace('_', '-')} {re.sub('[^ .0-9a-z_-]', '', value)}".strip())
+    for name in ("model", *(n for n in script.SETTINGS if n not in ("model", "seed")), "compile"):
+        if (value := settings[name]) != str(defaults[name]) or name == "model":
+            value = "" if value == "True" else re.sub(r"[\[\],]", "", value)
+            flags.append(f"--{name.replace('_', '-')} {value}".strip())
     return " ".join(flags)
 
 
 def keep(path: Path, data: str, device: str, commit: str | None) -> Path:
-    """Keep what a run of lesson 6 measured in a small file."""
+    """Keep what a run of lesson 6 measured in a small file.
+
+    Raises: SystemExit if its flags are none of those in the README's table.
+    """
     results = json.loads(path.read_text(encoding="utf-8"))
     measured, settings = results["measured"], results["settings"]
     git = ["git", "rev-parse", "--short", commit or "HEAD"]
@@ -79,9 +83,11 @@ def keep(path: Path, data: str, device: str, commit: str | None) -> Path:
     kept |= {"versions": results["versions"], "seconds": measured["epochs"][-1]["seconds"]}
     kept |= {"test": measured["test_accuracy"], "mirror": measured["mirror_accuracy"]}
     kept |= {"test_images": measured["test_images"], "epochs": measured["epochs"]}
-    name = f"{settings['model']}-{settings['epochs']}-seed{results['seed']}.json"
+    if kept["flags"] not in dict(tables.RUNS):
+        raise SystemExit(f"tests/tables.py has no row for {kept['flags']}")
+    name = re.sub(r"[^a-z0-9._]+", "-", f"{data} {kept['flags']} seed {results['seed']}".lower())
     (RECORDED / "cifar10").mkdir(exist_ok=True)
-    target = RECORDED / "cifar10" / name
+    target = RECORDED / "cifar10" / f"{name}.json"
     target.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
     return target
 
@@ -93,11 +99,13 @@ def main() -> None:
     add = parser.add_argument
     add("--no-run", action="store_true", help="only refresh the README")
     add("--keep", type=Path, metavar="FILE", help="results.json of a long run of lesson 6")
-    add("--data", default="CIFAR-10", help="what --keep ran on (default: %(default)s)")
-    add("--device", default=platform.processor(), help="the same (default: %(default)s)")
+    add("--data", help="what --keep ran on: CIFAR-10, say")
+    add("--device", help="the same: the name of the processor")
     add("--commit", help="of the code that --keep ran (default: the one checked out)")
     args = parser.parse_args()
     if args.keep:
+        if not (args.data and args.device):
+            parser.error("--keep needs --data and --device")
         print(keep(args.keep, args.data, args.device, args.commit))
     elif not args.no_run:
         for script in sorted(ROOT.glob("0*.py")):

@@ -71,8 +71,8 @@ def test_a_changed_block_changes_the_graph_and_the_title():
         figure = diagram.draw({"BasicBlock": graph})
         titles.append(" ".join(figure.texts[0].get_text().split()))
         pyplot.close(figure)
-    assert "BasicBlock 0 and 1" in titles[0]
-    assert "BasicBlock has no skip path" in titles[1]
+    assert "BasicBlock 0 on it, 1 after it" in titles[0]
+    assert "BasicBlock has none" in titles[1]
 
 
 def test_every_skip_is_drawn_in_the_residual_colour():

@@ -17,7 +17,12 @@ ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
 COMMANDS = re.findall(r"^ +(python \S+\.py.*)$", README, re.MULTILINE)
-COMMANDS += re.findall(r"`(python \S+\.py [^`.]*)`", README)
+COMMANDS += re.findall(r"`(python \S+\.py [^`]*[^`.])`", README)
+COMMANDS += [
+    line.replace(found[0], "python")
+    for line in re.findall(r"^ +(torchrun .*)$", README, re.MULTILINE)
+    if (found := re.match(r"torchrun --nproc-per-node \d+", line))
+]
 COMMANDS += [f"python 06_practical_example.py {flags}" for flags, _ in tables.RUNS]
 REPORTS = sorted((ROOT / ".github" / "recorded").glob("*/report.txt"))
 
@@ -26,7 +31,7 @@ def test_the_first_command_runs_the_lessons_and_the_second_the_tests():
     setup = "python3 -m venv .venv && .venv/bin/python -m pip install -q -r requirements.txt && "
     first, second = [text.strip() for language, text in BLOCKS if language == "bash"]
     assert first.startswith(setup)
-    assert 'for lesson in 0*.py; do .venv/bin/python "$lesson"; done' in first
+    assert 'for lesson in 0*.py; do .venv/bin/python "$lesson" --data shapes; done' in first
     assert second == setup + ".venv/bin/python -m pytest"
 
 
@@ -86,8 +91,21 @@ def test_a_changed_result_changes_the_readme(tmp_path):
 
 
 def test_every_table_is_there():
-    for name in ("models", "claims", "cifar10", "mistakes"):
+    for name in ("lessons", "models", "claims", "cifar10", "mistakes"):
         assert record.refresh_table(README, name, "another table") != README
+
+
+def test_the_rows_of_long_runs_are_the_flags_that_a_run_would_be_kept_under():
+    script = importlib.import_module("06_practical_example")
+    for flags, _ in tables.RUNS:
+        settings = {key: str(value) for key, value in vars(script.arguments(flags.split())).items()}
+        assert record.flags_of(settings) == flags
+    assert "--compile" in record.flags_of(settings | {"compile": "True"}).split()
+
+
+def test_every_module_is_in_the_reading_order():
+    for path in (ROOT / "common").glob("[a-z]*"):
+        assert f"(common/{path.name})" in README or path.name == "__pycache__", path
 
 
 def test_links_and_pictures_exist():

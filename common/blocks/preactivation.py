@@ -11,7 +11,7 @@ class PreActBlock(nn.Module):
     Where the shape stays, the shortcut is x itself, raw: no operation lies on the identity path.
     Where it changes, the shortcut is a bare 1x1 convolution behind the first batch norm and ReLU,
     which it shares with F.
-    Source: He et al. 2016 (arXiv:1603.05027), equation 5, figure 4e.
+    Source: He et al. 2016 (arXiv:1603.05027), equation 9, figure 4e.
     Shapes: N in_channels H W -> N channels ceil(H/stride) ceil(W/stride).
     Raises: RuntimeError, from the first batch norm, if the input has not `in_channels` channels.
     """
@@ -40,7 +40,7 @@ class PreActBottleneck(nn.Module):
     """y = F(x) + shortcut(x), with F three times batch norm, ReLU, convolution: 1x1, 3x3, 1x1.
 
     The shortcut is that of PreActBlock. Depth 9n + 2 on CIFAR: 164 and 1001 in the paper.
-    Source: He et al. 2016 (arXiv:1603.05027), equation 5 and section 4.2.
+    Source: He et al. 2016 (arXiv:1603.05027), equation 9 and section 4.2.
     Shapes: N in_channels H W -> N 4*channels ceil(H/stride) ceil(W/stride).
     Raises: RuntimeError, from the first batch norm, if the input has not `in_channels` channels.
     """

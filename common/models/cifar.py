@@ -42,7 +42,7 @@ def cifar_plain(depth: int, num_classes: int = 10, width: int = 16):
 
 
 def cifar_se_resnet(depth: int, num_classes: int = 10, width: int = 16):
-    """`cifar_resnet(depth)` with squeeze-and-excitation (Hu et al. 2018, section 6.3).
+    """`cifar_resnet(depth)` with squeeze-and-excitation (Hu et al. 2018, section 5.1).
 
     The reduction of 16 leaves the 16 channels of the first stage one hidden unit.
     """
