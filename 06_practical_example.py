@@ -258,6 +258,8 @@ def pipeline(args, resumed: dict) -> dict:
     what = f"{args.model} on {dataset.name}"
     subtitle = f"{len(dataset.train.labels)} training images; training values are measured on the "
     subtitle += "augmented images as they pass, validation values after each epoch; one seed"
+    subtitle += "; training loss of smoothed labels" if args.smoothing else ""
+    subtitle += f"; trained at {args.sizes} pixels in turn" if args.sizes else ""
     report.figure(figures.curves(rows, what, subtitle, tested["test_accuracy"]), "curves")
     report.say(f"last network: {report.folder / 'last.pt'}")
     report.say(f"best validation accuracy: {report.folder / 'best.pt'}")

@@ -63,9 +63,9 @@ def reliability(found: dict, images: int, what: str):
     ax.plot([0, 100], [0, 100], color=plotting.GREY, linewidth=1)
     ax.plot(100 * confidence, 100 * accuracy, "o-", color=plotting.RESIDUAL)
     for x, y, count in zip(confidence, accuracy, counts, strict=True):
-        place = {"xytext": (6, 6), "textcoords": "offset points", "fontsize": 9}
+        place = {"xytext": (-6, 5), "textcoords": "offset points", "fontsize": 9, "ha": "right"}
         ax.annotate(f"{int(count)}", (100 * x, 100 * y), **place)
-    ax.text(8, 12, "perfectly calibrated", color=plotting.GREY, rotation=45)
+    ax.text(105, 100, "perfectly\ncalibrated", color=plotting.GREY, va="center")
     ax.set(xlim=(0, 103), ylim=(0, 103), aspect="equal")
     ax.set(xlabel="mean confidence of the bin (%)", ylabel="accuracy of the bin (%)")
     return figure
