@@ -205,19 +205,25 @@ def _cifar10(root: Path, limit: int | None) -> Dataset:
 
 def _folders(root: Path, size: int, limit: int | None) -> Dataset:
     """Images under root/train/CLASS and root/test/CLASS, cut to squares of `size` pixels."""
-    if not root.is_dir():
-        raise UserError(f"{root} does not exist")
-    try:
-        train, test = ImageFolder(root / "train"), ImageFolder(root / "test")
-    except OSError as error:
-        hint = f"{root}: expected train/CLASS/IMAGE and test/CLASS/IMAGE"
-        raise UserError(f"{hint} ({str(error).splitlines()[0]})") from error
+    expected = "train/CLASS/IMAGE and test/CLASS/IMAGE"
+    train, test = _class_folders(root, expected, root / "train", root / "test")
     if train.classes != test.classes:
         odd = ", ".join(sorted(set(train.classes) ^ set(test.classes)))
         raise UserError(f"{root}: train and test must hold the same classes; only in one: {odd}")
     chosen = _choose(len(train), len(test), limit)
     splits = [_read_all(*pair, size) for pair in zip((train, test), chosen, strict=True)]
     return _with_validation(*_names(root, train), *splits)
+
+
+def _class_folders(root: Path, expected: str, *folders: Path) -> list[ImageFolder]:
+    """Each of the folders below `root`; the error says what was expected there."""
+    if not root.is_dir():
+        raise UserError(f"{root} does not exist")
+    try:
+        return [ImageFolder(folder) for folder in folders]
+    except OSError as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"{root}: expected {expected} ({reason})") from error
 
 
 def _names(root: Path, part: ImageFolder) -> tuple[str, list[str]]:
@@ -253,13 +259,8 @@ def load_test(
     ):
         dataset = load(source, folder, url, size, limit)
         return dataset.name, dataset.classes, dataset.test
-    if not root.is_dir():
-        raise UserError(f"{root} does not exist")
-    try:
-        part = ImageFolder(root / "test" if (root / "test").is_dir() else root)
-    except OSError as error:
-        hint = f"{root}: expected test/CLASS/IMAGE or CLASS/IMAGE"
-        raise UserError(f"{hint} ({str(error).splitlines()[0]})") from error
+    inner = root / "test" if (root / "test").is_dir() else root
+    (part,) = _class_folders(root, "test/CLASS/IMAGE or CLASS/IMAGE", inner)
     _, chosen = _choose(0, len(part), limit)
     return *_names(root, part), _read_all(part, chosen, size)
 
