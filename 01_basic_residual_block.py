@@ -212,9 +212,9 @@ def arguments(argv: list[str] | None):
     """The shared flags and this lesson's own."""
     flags = lesson.parser(__doc__)
     seeds = "repetitions of the gradient measurement, 2 or more (default: %(default)s)"
-    flags.add_argument("--seeds", type=lesson.positive, default=3, help=seeds)
+    flags.add_argument("--seeds", type=lesson.several, default=3, help=seeds)
     depth = "of the towers whose gradients are measured, 2 or more (default: %(default)s)"
-    flags.add_argument("--blocks", type=lesson.positive, default=64, help=depth)
+    flags.add_argument("--blocks", type=lesson.several, default=64, help=depth)
     args = flags.parse_args(argv)
     lesson.device(args.device)  # refuses a device that is not there
     args.device = "cpu"
@@ -224,7 +224,7 @@ def arguments(argv: list[str] | None):
 def main(argv: list[str] | None = None) -> dict:
     """Run the lesson; returns what it measured."""
     args = arguments(argv)
-    blocks, seeds = (8, 2) if args.quick else (max(2, args.blocks), max(2, args.seeds))
+    blocks, seeds = (8, 2) if args.quick else (args.blocks, args.seeds)
     plotting.use_theme(args.show)
     torch.manual_seed(args.seed)
     images = data.load(args.data, args.data_dir, args.data_url, size=16, limit=80)

@@ -178,7 +178,8 @@ def draw_stems(images: data.Dataset, sizes, seen):
     ends = {stem: row[-1] for stem, row in sizes.items()}
     title = f"A 32x32 image reaches the classifier as {ends['cifar']} behind the CIFAR stem, "
     title += f"as {ends['imagenet']} behind the ImageNet stem"
-    subtitle = f"ResNet-18, untrained, one image of {images.name}; strongest channel of each stage"
+    subtitle = f"ResNet-18, untrained, one image of {images.name}; the strongest channel of each "
+    subtitle += "stage, coloured from its least to its largest value (one pixel: no range)"
     figure, axes = plotting.new_figure(title, subtitle, 11, 4.6, nrows=2, ncols=6)
     for row, (stem, maps) in zip(axes, seen.items(), strict=True):
         row[0].imshow(images.train.images[0].permute(1, 2, 0))

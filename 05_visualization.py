@@ -177,17 +177,18 @@ def report_features(report, seen: dict[str, dict]) -> dict[str, list[float]]:
 def arguments(argv: list[str] | None):
     """The shared flags and this lesson's own."""
     flags = lesson.parser(__doc__)
-    add, whole, default = flags.add_argument, lesson.positive, "(default: %(default)s)"
+    add, whole, several = flags.add_argument, lesson.positive, lesson.several
+    default = "(default: %(default)s)"
     files = "written by lesson 6: look at these networks instead of training two"
     add("--checkpoint", type=Path, nargs="+", metavar="FILE", help=files)
     add("--image", type=Path, metavar="FILE", help="a picture to send through the networks")
     add("--resolution", type=whole, default=15, help=f"of a landscape, odd {default}")
     add("--radius", type=float, default=1.0, help=f"of a landscape {default}")
-    add("--directions", type=whole, default=3, help=f"random pairs, 2 or more {default}")
-    add("--landscape-images", type=whole, default=128, help=f"for its loss, 2 or more {default}")
+    add("--directions", type=several, default=3, help=f"random pairs, 2 or more {default}")
+    add("--landscape-images", type=several, default=128, help=f"for its loss, 2 or more {default}")
     add("--blocks", nargs="+", default=BLOCKS, choices=diagram.DRAWABLE, help=default)
     add("--depth", type=whole, default=32, help=f"6n + 2 {default}")
-    add("--seeds", type=whole, default=3, help=f"gradients at the start, 2 or more {default}")
+    add("--seeds", type=several, default=3, help=f"gradients at the start, 2 or more {default}")
     add("--epochs", type=whole, default=6, help=default)
     add("--width", type=whole, default=8, help=f"channels, first stage {default}")
     add("--image-size", type=whole, help="pixels (default: 16, or what a checkpoint is for)")
@@ -198,8 +199,6 @@ def arguments(argv: list[str] | None):
     if args.quick:
         args.depth, args.epochs, args.resolution, args.landscape_images = 14, 1, 5, 32
         args.images, args.directions, args.seeds = args.images or 400, 2, 2
-    for name in ("seeds", "directions", "landscape_images"):
-        setattr(args, name, max(2, getattr(args, name)))
     if args.resolution < 3 or args.resolution % 2 == 0:
         flags.error("--resolution must be odd, and 3 or more")
     if not 0 < args.radius < math.inf:

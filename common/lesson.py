@@ -56,7 +56,8 @@ def training_flags(flags: Parser, lr: float, image_size: int, images: int) -> No
     """The flags of the lessons that train many networks, with small defaults."""
     add, whole = flags.add_argument, positive
     add("--epochs", type=whole, default=3, help="(default: %(default)s)")
-    add("--seeds", type=whole, default=3, help="repetitions, 2 or more (default: %(default)s)")
+    repetitions = "repetitions, 2 or more (default: %(default)s)"
+    add("--seeds", type=several, default=3, help=repetitions)
     add("--width", type=whole, default=8, help="channels, first stage (default: %(default)s)")
     add("--image-size", type=whole, default=image_size, help="pixels (default: %(default)s)")
     add("--images", type=whole, default=images, help="train and val (default: %(default)s)")
@@ -75,6 +76,13 @@ def positive(text: str) -> int:
     """A whole number, 1 or more, for argparse."""
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of 1 or more")
+    return int(text)
+
+
+def several(text: str) -> int:
+    """A whole number, 2 or more, for argparse."""
+    if not text.isdecimal() or int(text) < 2:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of 2 or more")
     return int(text)
 
 

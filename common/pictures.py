@@ -37,8 +37,7 @@ def gradient_flow(start: dict, trained: dict, setup: str):
             f"{kind}'s gradient {word(bare)} with the default init (x{first_over_last(bare):.1g}) "
             f"and {word(normed)} with BN (x{first_over_last(normed):.2g})"
         )
-    title = f"From the last block to the first, {'; '.join(said)}. After training: "
-    title += ", ".join(f"{name} x{first_over_last([run]):.2g}" for name, run in trained.items())
+    title = f"From the last block to the first, {'; '.join(said)}"
     figure, axes = plotting.new_figure(title, setup, 12, 8, nrows=2, ncols=2)
     panels = {c: {k: start[k, c] for k in plotting.TWINS} for c in THEORY}
     panels["BN, after training"] = {name: [norms] for name, norms in trained.items()}
@@ -53,7 +52,8 @@ def gradient_flow(start: dict, trained: dict, setup: str):
         for name, runs in networks.items():
             relative = np.array(runs)[:, ::-1] / np.array(runs)[:, -1:]  # from the last block on
             end = plotting.band(ax, range(len(runs[0])), relative, chosen[name])
-            ends.append((end, f"{name} {word(runs)}", chosen[name][0]))
+            said = f"{name} {word(runs)}, x{first_over_last(runs):.2g}"
+            ends.append((end, said, chosen[name][0]))
         ax.set(xlim=(0, max(1, longest - 1)), xlabel="blocks away from the last block")
         ax.xaxis.get_major_locator().set_params(integer=True)
         ax.set_title(condition, fontsize=12)

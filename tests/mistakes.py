@@ -5,7 +5,7 @@ change; an `Exhibit` builds a network, a block or a data set out of it, and says
 it. A check is a function of these two that raises AssertionError where that is not so. Each
 mistake names the checks of its exhibit that catch it; all the others miss it.
 
-`table()` is the table of the README; `python -m tests.record --no-run` writes it there.
+The README shows those of a ResNet, .github/mistakes.md all: `python -m tests.record --no-run`.
 """
 
 import functools
@@ -669,7 +669,7 @@ MISTAKES = [
 ]
 
 
-# The README's table
+# Words for tables
 
 
 def symptom(mistake: Mistake) -> str:
@@ -697,17 +697,3 @@ def links(places: tuple[str, ...]) -> str:
 def label(check: Callable) -> str:
     """A check's name in the table."""
     return check.__name__.removeprefix("parity_of_").replace("_", " ")
-
-
-def table() -> str:
-    """All mistakes, as a table in Markdown, and what each check asks for."""
-    rows = ["| mistake | found in | symptom | caught by |", "|---|---|---|---|"]
-    for mistake in MISTAKES:
-        caught = ", ".join(map(label, mistake.caught_by))
-        if parameter_count in mistake.missed_by:
-            caught += "; not by the count"
-        cells = [mistake.bug, links(mistake.found), symptom(mistake), caught]
-        rows.append(f"| {' | '.join(cells)} |")
-    checks = dict.fromkeys(check for mistake in MISTAKES for check in mistake.exhibit.checks)
-    asked = [f"**{label(check)}**: {check.__doc__.rstrip('.')}" for check in checks]
-    return "\n".join([*rows, "", "Checks: " + "; ".join(asked) + "."])

@@ -1,7 +1,7 @@
-"""Record the lessons' results under .github/recorded and quote them anew in README.md.
+"""Record the lessons' results under .github/recorded and write README.md's tables anew.
 
-The tables of the README are made anew either way: of mistakes (measured), of models (counted), of
-claims and of CIFAR-10 (from what is recorded).
+The tables are made anew either way: of mistakes (measured), of models (counted), and of lessons,
+variants, CIFAR-10 and claims (from what is recorded).
 
 python -m tests.record              run every lesson, then refresh the README
 python -m tests.record --no-run     refresh the README from what is recorded
@@ -17,27 +17,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests import mistakes, tables
+from tests import tables
 
 ROOT = Path(__file__).resolve().parent.parent
 RECORDED = ROOT / ".github" / "recorded"
-
-
-def refresh(readme: str, reports: list[str]) -> str:
-    """Replace each ```text block by the paragraph of a report that begins with its first line."""
-    paragraphs = [p.strip("\n") for report in reports for p in report.split("\n\n")]
-    paragraphs = [re.sub(r"^.*\n-{3,}\n", "", p) for p in paragraphs]  # without its heading
-
-    def current(match: re.Match) -> str:
-        first = match[1].split("\n", 1)[0].split()
-        found = [p for p in paragraphs if first in (line.split() for line in p.splitlines())]
-        if not found:
-            return match[0]  # the output of a snippet, say
-        lines = found[0].splitlines()
-        start = next(i for i, line in enumerate(lines) if line.split() == first)
-        return "```text\n" + "\n".join(lines[start:]) + "\n```"
-
-    return re.sub(r"^```text\n(.*?)\n```$", current, readme, flags=re.MULTILINE | re.DOTALL)
 
 
 def refresh_table(readme: str, name: str, table: str) -> str:
@@ -48,10 +31,8 @@ def refresh_table(readme: str, name: str, table: str) -> str:
 
 def refresh_all(readme: str) -> str:
     """The README as what is recorded, and the code, would have it."""
-    reports = [p.read_text(encoding="utf-8") for p in sorted(RECORDED.glob("*/report.txt"))]
-    readme = refresh(readme, reports)
-    made = {"models": tables.models(), "mistakes": mistakes.table()}
-    for name in ("lessons", "claims", "cifar10"):
+    made = {"models": tables.models(), "mistakes": tables.mistakes()}
+    for name in ("lessons", "variants", "cifar10", "claims"):
         made[name] = getattr(tables, name)(RECORDED)
     for name, table in made.items():
         readme = refresh_table(readme, name, table)
@@ -69,27 +50,42 @@ def flags_of(settings: dict) -> str:
     return " ".join(flags)
 
 
-def keep(path: Path, data: str, device: str, commit: str | None) -> Path:
+def keep(path: Path, data: str, device: str, commit: str) -> Path:
     """Keep what a run of lesson 6 measured in a small file.
 
     Raises: SystemExit if its flags are none of those in the README's table.
     """
     results = json.loads(path.read_text(encoding="utf-8"))
-    measured, settings = results["measured"], results["settings"]
-    git = ["git", "rev-parse", "--short", commit or "HEAD"]
-    kept = {"flags": flags_of(settings), "seed": results["seed"], "data": data, "device": device}
-    kept["commit"] = subprocess.run(git, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True)
-    kept["commit"] = kept["commit"].stdout.strip()
-    kept |= {"versions": results["versions"], "seconds": measured["epochs"][-1]["seconds"]}
-    kept |= {"test": measured["test_accuracy"], "mirror": measured["mirror_accuracy"]}
-    kept |= {"test_images": measured["test_images"], "epochs": measured["epochs"]}
-    if kept["flags"] not in dict(tables.RUNS):
-        raise SystemExit(f"tests/tables.py has no row for {kept['flags']}")
-    name = re.sub(r"[^a-z0-9._]+", "-", f"{data} {kept['flags']} seed {results['seed']}".lower())
+    measured, settings, seed = results["measured"], results["settings"], results["seed"]
+    flags = flags_of(settings)
+    if flags not in dict(tables.RUNS):
+        raise SystemExit(f"tests/tables.py has no row for {flags}")
+    source = "--data cifar10" if settings["data_dir"] == "None" else "--data-dir DIR"
+    kept = {
+        "flags": flags,
+        "seed": seed,
+        "data": data,
+        "device": device,
+        "command": f"python 06_practical_example.py {source} {flags} --seed {seed}",
+        "commit": commit,
+        "versions": results["versions"],
+        "seconds": measured["epochs"][-1]["seconds"],
+        "test": measured["test_accuracy"],
+        "mirror": measured["mirror_accuracy"],
+        "test_images": measured["test_images"],
+        "epochs": measured["epochs"],
+    }
+    name = re.sub(r"[^a-z0-9._]+", "-", f"{data} {flags} seed {seed}".lower())
     (RECORDED / "cifar10").mkdir(exist_ok=True)
     target = RECORDED / "cifar10" / f"{name}.json"
     target.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
     return target
+
+
+def checked_out() -> str:
+    """The commit that is checked out."""
+    command = ["git", "rev-parse", "--short", "HEAD"]
+    return subprocess.check_output(command, cwd=ROOT, text=True).strip()
 
 
 def main() -> None:
@@ -106,7 +102,7 @@ def main() -> None:
     if args.keep:
         if not (args.data and args.device):
             parser.error("--keep needs --data and --device")
-        print(keep(args.keep, args.data, args.device, args.commit))
+        print(keep(args.keep, args.data, args.device, args.commit or checked_out()))
     elif not args.no_run:
         for script in sorted(ROOT.glob("0*.py")):
             where = ["--out-dir", str(RECORDED.relative_to(ROOT))]
@@ -114,6 +110,7 @@ def main() -> None:
             subprocess.run(command, cwd=ROOT, check=True)
     path = ROOT / "README.md"
     path.write_text(refresh_all(path.read_text(encoding="utf-8")), encoding="utf-8")
+    (ROOT / ".github" / "mistakes.md").write_text(tables.mistakes_page(), encoding="utf-8")
 
 
 if __name__ == "__main__":

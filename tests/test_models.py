@@ -37,20 +37,6 @@ def test_networks_equal_torchvisions(name):
     assert gradients < 1e-5
 
 
-def test_parity_sees_a_missing_relu():
-    class NoReLU(BasicBlock):
-        def forward(self, x):
-            out = self.bn2(self.conv2(torch.relu(self.bn1(self.conv1(x)))))
-            return out + self.shortcut(x)
-
-    wrong = models.ResNet(NoReLU, [2, 2, 2, 2])
-    assert parameter_count(wrong) == COUNTS["resnet18"]  # counts alone prove nothing
-    x, y = torch.randn(4, 3, 64, 64), torch.arange(4)
-    logits, gradients = parity(wrong, torchvision.models.resnet18(), x, y)
-    assert logits > 1e-3
-    assert gradients > 1e-3
-
-
 def test_stage_shapes():
     stages = ["conv1", "layer1", "layer2", "layer3", "layer4"]
     model = models.resnet50().eval()
