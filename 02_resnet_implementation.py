@@ -6,11 +6,11 @@ You will learn
     how to know that an implementation is right: same weights in, same numbers out
     why an ImageNet stem ruins small images, and what the CIFAR networks do instead
 Builds on: lesson 1. Paper: He et al. 2015 (arXiv:1512.03385), table 1, sections 4.1 and 4.2.
-Takes about 15 seconds on two cores; it runs on the CPU whatever --device says, so that equal
+Takes about 10 seconds on two cores; it runs on the CPU whatever --device says, so that equal
 numbers are equal to the last bit.
-Writes stems.png, report.txt and results.json to outputs/02_resnet_implementation/.
+Writes stems.png, report.txt and results.json to outputs/02_resnet_implementation/; with --weights,
+a checkpoint in torchvision's format, to outputs/02_resnet_implementation_weights/.
 
-With a checkpoint in torchvision's format it classifies your own picture:
     python 02_resnet_implementation.py --model resnet50 --weights FILE.pth --image CAT.jpg
 """
 
@@ -24,7 +24,7 @@ import torchvision
 from PIL import Image
 from tqdm import tqdm
 
-from common import UserError, analysis, data, lesson, models, plotting
+from common import analysis, checkpoints, data, lesson, models, plotting
 from common.blocks import BasicBlock, Bottleneck
 
 FAMILY = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
@@ -68,7 +68,7 @@ def by_hand(report) -> float:
     report.section("1. ResNet-18 by hand equals the class")
     model, x = models.resnet18().eval(), torch.randn(2, 3, 224, 224)
     difference = analysis.relative_difference([resnet18_by_hand(model.state_dict(), x)], [model(x)])
-    report.say(f"largest relative difference of the logits: {difference:.1e}")
+    report.say(f"largest relative difference: {difference:.1e}")
     report.check("by hand equals resnet18", difference < 1e-5)
     return difference
 
@@ -101,7 +101,8 @@ def basic_against_bottleneck(report) -> list[list]:
     for name, block, channels in cases:
         macs = analysis.multiply_adds(block, channels, 56, 56) / 1e6
         field = analysis.receptive_field(block, channels)
-        rows.append([name, channels, analysis.parameter_count(block), f"{macs:.0f}", field])
+        count = f"{analysis.parameter_count(block):,}"
+        rows.append([name, channels, count, f"{macs:.0f}", field])
     header = ["block", "channels", "parameters", "multiply-adds (M)", "receptive field (pixels)"]
     report.table(header, rows)
     report.say("At about the same cost the bottleneck carries four times the channels; it pays")
@@ -111,7 +112,7 @@ def basic_against_bottleneck(report) -> list[list]:
 
 def five_models(report, names) -> list[list]:
     """Depth, size, cost and time of the family, each compared with torchvision's."""
-    report.section("4. Five models and their distance from torchvision's")
+    report.section(f"4. {len(names)} models and their distance from torchvision's")
     rows, image = [], torch.randn(1, 3, 224, 224)
     for name in tqdm(names, "models", disable=None, leave=False):
         model, reference = getattr(models, name)(), getattr(torchvision.models, name)()
@@ -147,7 +148,8 @@ def stride_versions(report) -> dict[str, int]:
     for version, block in (("v1", BottleneckV1), ("v1.5", Bottleneck)):
         model = models.ResNet(block, [3, 4, 6, 3])
         macs[version] = analysis.multiply_adds(model, 3, 224, 224)
-        rows.append([version, analysis.parameter_count(model), f"{macs[version] / 1e9:.2f}"])
+        count = f"{analysis.parameter_count(model):,}"
+        rows.append([version, count, f"{macs[version] / 1e9:.2f}"])
     report.table(["ResNet-50", "parameters", "multiply-adds (G)"], rows)
     report.say("v1's strided 1x1 convolution looks at one position in four and skips the rest.")
     return macs
@@ -159,7 +161,7 @@ def stems(report, images: data.Dataset) -> dict[str, dict]:
     x, _ = next(images.batches("train", 1))
     seen: dict[str, dict] = {}
     for stem in ("cifar", "imagenet"):
-        torch.manual_seed(0)
+        torch.manual_seed(report.args.seed)
         model = models.resnet18(10, stem).eval()
         with warnings.catch_warnings(record=True) as caught, torch.no_grad():
             warnings.simplefilter("always")
@@ -204,35 +206,17 @@ def cifar_family(report) -> list[list]:
         count = analysis.parameter_count(residual)
         option_b = analysis.parameter_count(models.cifar_resnet(depth, "B")) - count
         fits = f"{count / 1e6:.{len(millions) - 2}f}" == millions  # as the paper rounds it
-        rows.append([analysis.depth(residual), f"{count:,}", millions, option_b])
+        rows.append([analysis.depth(residual), f"{count:,}", millions, f"{option_b:,}"])
         equal = analysis.parameter_count(plain) == count
         report.check(f"depth {depth}: the paper's count; plain has as many", equal and fits)
     report.table(["depth", "parameters (option A)", "paper (M)", "option B adds"], rows)
     return rows
 
 
-def load_weights(name: str, path: Path) -> nn.Module:
-    """Our network with the weights of a torchvision-format checkpoint."""
-    if name not in FAMILY:
-        raise UserError(f"--model {name}: choose from {', '.join(FAMILY)}")
-    if not path.is_file():
-        raise UserError(f"--weights {path} does not exist")
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a dozen types for a file that is no checkpoint
-        raise UserError(f"--weights {path} is no checkpoint of plain tensors") from error
-    try:
-        model = getattr(models, name)(num_classes=len(state["fc.bias"]))
-        model.load_state_dict(state, strict=True)
-    except (KeyError, TypeError, RuntimeError) as error:
-        raise UserError(f"--weights {path} does not fit {name}: try another --model") from error
-    return model.eval()
-
-
 @torch.no_grad()
-def classify(report, model: nn.Module, picture: Image.Image) -> None:
+def classify(report, model: nn.Module, picture: Image.Image) -> list[list[str]]:
     """The five most probable classes of a picture."""
-    report.section("Top five")
+    report.section("The five most probable classes")
     weights = torchvision.models.ResNet18_Weights.IMAGENET1K_V1  # for transforms and names only
     names = weights.meta["categories"]
     probabilities = model(weights.transforms()(picture)[None])[0].softmax(0)
@@ -241,17 +225,21 @@ def classify(report, model: nn.Module, picture: Image.Image) -> None:
         names = [f"class {i}" for i in range(len(probabilities))]
     rows = [[names[i], f"{100 * p:.1f}"] for p, i in zip(values, indices.tolist(), strict=True)]
     report.table(["class", "probability (%)"], rows)
+    return rows
 
 
 def arguments(argv: list[str] | None):
     """The shared flags and this lesson's own."""
     flags = lesson.parser(__doc__)
-    flags.add_argument("--model", default="resnet18", help="for --weights (default: %(default)s)")
+    flags.add_argument("--model", choices=FAMILY, help="of --weights (default: resnet18)")
     flags.add_argument(
-        "--weights", type=Path, metavar="FILE", help="a torchvision checkpoint to check"
+        "--weights", type=Path, metavar="FILE", help="a checkpoint in torchvision's format"
     )
     flags.add_argument("--image", type=Path, metavar="FILE", help="a picture to classify")
     args = flags.parse_args(argv)
+    if (args.image or args.model) and not args.weights:
+        flags.error("--image and --model need --weights: an untrained network has nothing to say")
+    args.model = args.model or FAMILY[0]
     lesson.device(args.device)  # refuses a device that is not there
     args.device = "cpu"
     return args
@@ -260,20 +248,16 @@ def arguments(argv: list[str] | None):
 def main(argv: list[str] | None = None) -> dict:
     """Run the lesson; returns what it measured."""
     args = arguments(argv)
-    if args.image and not args.weights:
-        raise UserError("--image needs --weights: an untrained network has nothing to say")
     plotting.use_theme(args.show)
     torch.manual_seed(args.seed)
-    model = load_weights(args.model, args.weights) if args.weights else None
+    model = checkpoints.load_torchvision(args.model, args.weights) if args.weights else None
     picture = data.open_image(args.image) if args.image else None
     images = data.load(args.data, args.data_dir, args.data_url, limit=100)
-    report = lesson.Report(__file__, args, images.name, images.why)
+    name = f"{Path(__file__).stem}_weights" if model else __file__
+    report = lesson.Report(name, args, images.name, images.why)
     if model:
         report.say(f"{args.weights}: every weight has its place in {args.model} (strict=True)")
-    if picture:
-        classify(report, model, picture)
-    if model:
-        return report.save({})
+        return report.save({"top_five": classify(report, model, picture) if picture else []})
     return report.save(
         {
             "by_hand_difference": by_hand(report),

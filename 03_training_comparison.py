@@ -2,7 +2,7 @@
 
 You will learn
     what "degradation" is: a deeper plain network has a higher *training* error
-    that with shortcuts the same network has not, and trains in fewer steps
+    that the same network with shortcuts does not, and trains in fewer steps
     that this happens although the plain network's gradients are not small
     what single blocks are worth: one deleted at a time, without retraining
 Builds on: lessons 1 and 2. Papers: He et al. 2015 (arXiv:1512.03385), section 4.2; Veit et al.
@@ -15,24 +15,18 @@ outputs/03_training_comparison/.
     python 03_training_comparison.py --data-dir DIR --images 10000 --epochs 4 --batch-size 128
 """
 
-import math
 import statistics
 
 import torch
 
-from common import UserError, analysis, data, experiment, lesson, models, optim, plotting, training
-from common.experiment import Run, pick
-
-BUILDERS = {"plain": models.cifar_plain, "residual": models.cifar_resnet}
+from common import ablations, analysis, data, experiment, lesson, plotting, training
+from common import comparison_figures as figures
+from common.experiment import KINDS, Run, pick
 
 
 def build(args, kind: str, depth: int, seed: int) -> torch.nn.Module:
     """A network whose initial values are a function of seed and depth, not of its kind."""
-    torch.manual_seed(seed)
-    try:
-        return BUILDERS[kind](depth, num_classes=args.classes, width=args.width)
-    except ValueError as error:
-        raise UserError(f"--depths: {error}") from error
+    return experiment.build_twin(kind, depth, args.classes, args.width, seed)
 
 
 def twins(args, lr: float) -> list[Run]:
@@ -41,7 +35,7 @@ def twins(args, lr: float) -> list[Run]:
         Run(f"{kind}-{depth}", seed, build(args, kind, depth, seed), {"lr": lr})
         for depth in args.depths
         for seed in range(args.seed, args.seed + args.seeds)
-        for kind in BUILDERS
+        for kind in KINDS
     ]
 
 
@@ -53,7 +47,8 @@ def check_twins(report, runs: list[Run]) -> None:
         states = plain.model.state_dict(), residual.model.state_dict()
         equal = all(torch.equal(states[0][name], states[1][name]) for name in states[1])
         counts = [analysis.parameter_count(run.model) for run in (plain, residual)]
-        rows.append([f"{plain.name}, {residual.name}", plain.seed, *counts, equal])
+        numbers = [plain.seed, *(f"{count:,}" for count in counts), "yes" if equal else "no"]
+        rows.append([f"{plain.name}, {residual.name}", *numbers])
         alike = alike and equal and counts[0] == counts[1]
     report.table(["twins", "seed", "parameters", "and", "same initial values"], rows)
     report.check("twins differ in the shortcut alone", alike)
@@ -78,9 +73,9 @@ def gradients(report, results, deep: int, end: int) -> None:
     """The deep twins' activation gradients and updates compared, through training."""
     report.section(f"3. Gradients and updates: plain-{deep} over residual-{deep}")
     plain, residual, rows = results[f"plain-{deep}"], results[f"residual-{deep}"], []
-    for step in experiment.probe_steps(end):
+    for step in experiment.recorded_steps(end):
         ratio = 10 ** statistics.fmean(experiment.log_gradient_ratio(plain, residual, step))
-        update = experiment.update_ratio(plain, residual, step) if step < end else ""
+        update = f"{experiment.update_ratio(plain, residual, step):.1f}" if step < end else ""
         rows.append([step, f"{ratio:.1f}", update])
     report.table(["updates made", "activation gradient", "relative update"], rows)
     report.say(
@@ -93,7 +88,7 @@ def gradients(report, results, deep: int, end: int) -> None:
 
 def degradation(report, errors: dict[str, list[float]], shallow: int, deep: int) -> None:
     """Does depth cost training error?"""
-    plain, residual = ([errors[f"{k}-{d}"] for d in (shallow, deep)] for k in BUILDERS)
+    plain, residual = ([errors[f"{k}-{d}"] for d in (shallow, deep)] for k in KINDS)
     report.finding(
         f"plain: depth {deep} has a higher training error than depth {shallow}",
         "0.7 -> 3.3 % from depth 20 to 56, fully trained on CIFAR-10 (a-martyn/resnet)",
@@ -147,66 +142,12 @@ def lesion_findings(report, shallow: int, lost: dict, deep: int, at_change, else
     )
 
 
-ABLATIONS = {  # name: (change of the network, change of the training)
-    "baseline": (lambda model: model, {}),
-    "without batch norm": (models.without_batch_norm, {}),
-    "PyTorch's default init": (models.default_init, {}),
-    "constant learning rate": (lambda model: model, {"schedule": optim.warmup_constant}),
-    "no weight decay": (lambda model: model, {"weight_decay": 0.0}),
-    "last gamma zero": (models.zero_last_gamma, {}),
-}
-
-
-def train_and_tabulate(report, runs: list[Run], dataset, args) -> dict:
-    """Train the runs; a row a name, its validation error judged against the first row's."""
-    results = experiment.train_all(runs, dataset, args.epochs, args.batch_size, args.device)
-    rows, words = [], {"holds": "better", "does not hold": "worse"}
-    first = pick(next(iter(results.values())), "val_error", -1)
-    for name, found in results.items():
-        error = pick(found, "val_error", -1)
-        judged = words.get(lesson.greater(first, error), "within the spread")
-        shares = lesson.percent(pick(found, "train_error")), lesson.percent(error)
-        rows.append([name, *shares, judged if rows else ""])
-    header = ["network", "training error (%)", "validation error (%)", "against the first row"]
-    report.table(header, rows)
-    return results
-
-
-def ablate(report, dataset, args, depth: int) -> dict[str, list[float]]:
-    """One change at a time to the same residual network or its training."""
-    report.section(f"Ablations of residual-{depth}: one change at a time")
-    runs = []
-    for name, (change, options) in ABLATIONS.items():
-        for seed in range(args.seed, args.seed + args.seeds):
-            model = change(build(args, "residual", depth, seed))
-            runs.append(Run(name, seed, model, {"lr": args.lr} | options))
-    results = train_and_tabulate(report, runs, dataset, args)
-    return {name: pick(found, "val_error", -1) for name, found in results.items()}
-
-
-def sweep(report, dataset, args) -> dict[str, list[float]]:
-    """Does plain only need another learning rate? Every network at its own best of three."""
-    report.section("Sweep of the learning rate; the finding is at each network's best (validation)")
-    runs = []
-    for rate in (args.lr / 5, args.lr, args.lr * 5):
-        for run in twins(args, rate):
-            runs.append(Run(f"{run.name} at {rate:g}", run.seed, run.model, run.options))
-    results = train_and_tabulate(report, runs, dataset, args)
-    best: dict[str, tuple[float, list[float]]] = {}
-    for name, found in results.items():
-        error, key = statistics.fmean(pick(found, "val_error", -1)), name.split()[0]
-        if key not in best or math.isnan(best[key][0]) or error < best[key][0]:
-            best[key] = error, pick(found, "train_error")
-    errors = {key: trained for key, (_, trained) in best.items()}
-    degradation(report, errors, args.depths[0], args.depths[-1])
-    return errors
-
-
 def arguments(argv: list[str] | None):
     """The shared flags and this lesson's own."""
     flags = lesson.parser(__doc__)
     add, whole = flags.add_argument, lesson.positive
-    add("--depths", type=whole, nargs="+", default=[20, 56], help="6n + 2 (default: %(default)s)")
+    depths = "of the twins, 6n + 2 (default: 20 56)"
+    add("--depths", type=whole, nargs="+", default=[20, 56], metavar="N", help=depths)
     lesson.training_flags(flags, lr=0.015, image_size=16, images=3000)
     add("--ablate", action="store_true", help="also change one thing at a time")
     add("--sweep", action="store_true", help="also try other learning rates for each network")
@@ -235,24 +176,24 @@ def draw(report, args, results, lesions, numbers) -> None:
     setup = f"{report.results['data']}, {args.image_size}x{args.image_size} pixels, width "
     setup += f"{args.width}, {args.epochs} epochs; {args.seeds} seeds: mean"
     mean = {n: f"{100 * statistics.fmean(errors):.0f} %" for n, errors in numbers["errors"].items()}
-    pairs = [f"{k} {mean[f'{k}-{shallow}']} to {mean[f'{k}-{deep}']}" for k in BUILDERS]
+    pairs = [f"{k} {mean[f'{k}-{shallow}']} to {mean[f'{k}-{deep}']}" for k in KINDS]
     title = f"Training error from depth {shallow} to {deep}: {', '.join(pairs)}"
     fine = {name: [run for run in found if run] for name, found in results.items()}
     note = f"{setup} and range. Title: measured after training; curves: augmented, as they pass"
     guessing = 1 - 1 / args.classes
-    figure = plotting.training_curves(fine, experiment.WINDOW, guessing, title, note)
+    figure = figures.training_curves(fine, experiment.WINDOW, guessing, title, note)
     report.figure(figure, "training_curves")
     logs = [statistics.fmean(numbers[key]) for key in ("log_ratios", "log_ratios_at_end")]
     title = f"plain-{deep}'s gradients are {10 ** logs[0]:.1f} times residual-{deep}'s early on, "
     title += f"{10 ** logs[1]:.1f} times after training"
-    pair = {f"{kind}-{deep}": fine[f"{kind}-{deep}"] for kind in BUILDERS}
+    pair = {f"{kind}-{deep}": fine[f"{kind}-{deep}"] for kind in KINDS}
     if all(pair.values()):
-        report.figure(plotting.gradient_maps(pair, title, setup), "gradients")
+        report.figure(figures.gradient_maps(pair, title, setup), "gradients")
     runs = torch.tensor(lesions[f"residual-{deep}"])  # seeds, whole + one a block
     whole, kept = 100 * runs[:, 0].mean().item(), 100 * runs[:, 1:].mean().item()
     title = f"residual-{deep}: {whole:.0f} % test accuracy, {kept:.0f} % without one block (mean)"
     setup += " and range. Dotted: the resolution changes"
-    figure = plotting.lesion_curves(lesions, (shallow, deep), 1 / args.classes, title, setup)
+    figure = figures.lesion_curves(lesions, (shallow, deep), 1 / args.classes, title, setup)
     report.figure(figure, "lesions")
 
 
@@ -278,9 +219,12 @@ def main(argv: list[str] | None = None) -> dict:
     draw(report, args, results, lesions, measured)
     measured |= {"results": results, "test_accuracy_without_blocks": lesions}
     if args.ablate:
-        measured["ablations"] = ablate(report, dataset, args, args.depths[0])
+        report.section(f"5. Ablations of residual-{ends[0]}: one change at a time")
+        measured["ablations"] = ablations.ablate(report, dataset, args, ends[0])
     if args.sweep:
-        measured["sweep"] = sweep(report, dataset, args)
+        report.section("6. Sweep of the learning rate: each network at its best (validation)")
+        measured["sweep"] = ablations.sweep(report, dataset, args, twins)
+        degradation(report, measured["sweep"], *ends)
     return report.save(measured)
 
 

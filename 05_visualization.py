@@ -3,10 +3,11 @@
 You will learn
     which networks' gradients vanish, explode or stay level, at the start and after training
     how to look at a loss landscape so that two networks can be compared, and how rough it is
-    that a block's code is a graph, and where the skip path runs in it
+    that a block's code is a graph, and where the shortcut runs in it
     where in a network the classes become linearly separable, and which blocks resemble each other
-Builds on: lessons 1 to 3. Papers: Li et al. 2018 (arXiv:1712.09913), sections 4 and 6; Kornblith
-et al. 2019 (arXiv:1905.00414), section 3; Alain & Bengio 2016 (arXiv:1610.01644).
+Builds on: lessons 1 to 3. Papers: Yang et al. 2019 (arXiv:1902.08129), theorem 3.10; Li et al. 2018
+(arXiv:1712.09913), sections 4 and 6; Kornblith et al. 2019 (arXiv:1905.00414), section 3; Alain &
+Bengio 2016 (arXiv:1610.01644).
 Takes about a minute on two cores (two networks trained on the built-in Shapes-10, at 16x16).
 Writes gradient_flow.png, loss_landscape.png, architecture.png, feature_evolution.png, report.txt
 and results.json to outputs/05_visualization/.
@@ -21,13 +22,13 @@ from pathlib import Path
 
 import torch
 
-from common import UserError, blocks, data, diagram, flow, landscape, lesson, models, pictures
+from common import UserError, analysis, blocks, data, diagram, experiment, flow, landscape, lesson
+from common import inspection_figures as figures
 from common.checkpoints import load_models
-from common.experiment import Run, train_all
+from common.experiment import KINDS, Run
 from common.plotting import use_theme
 from common.similarity import FITTED, look_inside, off_diagonal
 
-BUILDERS = {"plain": models.cifar_plain, "residual": models.cifar_resnet}
 BLOCKS = ["PlainBlock", "BasicBlock", "Bottleneck", "PreActBlock"]
 
 
@@ -41,33 +42,28 @@ def direction_by_hand(weight: torch.Tensor, noise: torch.Tensor) -> torch.Tensor
 
 def by_hand(report, model) -> float:
     """The lines above against common.landscape.direction, on every layer of a network."""
-    report.section("1. A direction to look along: random, each filter as long as the weights'")
+    report.section("1. A random direction, each filter scaled to the norm of the trained one")
     parts, generator, gaps = landscape.direction(model, 0), torch.Generator().manual_seed(0), []
     for name, weight in model.named_parameters():
         if weight.ndim > 1:
             noise = torch.randn(weight.shape, generator=generator)
             expected = direction_by_hand(weight.detach().cpu(), noise)
-            gaps.append((expected - parts[name].cpu()).abs().max().item())
-    report.say(f"largest difference between by_hand and common.landscape: {max(gaps):.1e}")
+            gaps.append(analysis.relative_difference([expected], [parts[name].cpu()]))
+    report.say(f"largest relative difference: {max(gaps):.1e}")
     report.say(f"{len(gaps)} tensors move; {len(parts) - len(gaps)}, biases and batch norm, stay")
     report.check("by hand equals common.landscape.direction", max(gaps) < 1e-5)
     return max(gaps)
 
 
-def build(args, kind: str, seed: int) -> torch.nn.Module:
-    """A network whose initial values are a function of the seed, not of its kind."""
-    torch.manual_seed(seed)
-    try:
-        return BUILDERS[kind](args.depth, num_classes=args.classes, width=args.width)
-    except ValueError as error:
-        raise UserError(f"--depth: {error}") from error
-
-
 def trained_twins(args, dataset: data.Dataset) -> dict[str, torch.nn.Module]:
-    """A plain and a residual network: same initial values, same batches, same schedule."""
-    nets = {kind: build(args, kind, args.seed) for kind in BUILDERS}
+    """A plain and a residual network: same initial values, same batches, same schedule.
+
+    Raises: UserError if one diverges.
+    """
+    size = args.depth, args.classes, args.width
+    nets = {kind: experiment.build_twin(kind, *size, args.seed) for kind in KINDS}
     runs = [Run(k, args.seed, model, {"lr": args.lr}) for k, model in nets.items()]
-    results = train_all(runs, dataset, args.epochs, args.batch_size, args.device)
+    results = experiment.train_all(runs, dataset, args.epochs, args.batch_size, args.device)
     if [None] in results.values():
         raise UserError("the loss of one network stopped being a number: try a smaller --lr")
     return nets
@@ -84,20 +80,18 @@ def report_gradients(report, start: dict, trained: dict) -> dict[str, list[float
         rows.append([label, factor, f"{flow.first_over_last(runs):.1e}", flow.word(runs)])
     header = ["network", "gradient factor per layer, towards the input", "first / last block"]
     report.table([*header, "its gradient"], rows)
-    report.say(
-        "Level: the ends differ by less than a factor of 5. Explodes: by more than 1.2 a block;"
-    )
-    report.say("vanishes: by less than 0.8; grows or fades slowly: between these.")
+    report.say(f"Level: the ends differ by less than a factor of {flow.LEVEL}. Explodes: by more")
+    report.say(f"than {flow.GROWS} a block; vanishes: by less than {flow.FADES}; else slowly.")
     vanish, explode = factors["plain", flow.CONDITIONS[0]], factors["plain", "BN"]
     report.finding(
         "plain, PyTorch's default init, no BN: the gradient vanishes towards the input",
-        f"{flow.THEORY[flow.CONDITIONS[0]]:.2f} per layer (weights of variance 1/(3 fan-in), ReLU)",
+        flow.PREDICTED[flow.CONDITIONS[0]],
         lesson.summary(vanish),
         lesson.greater([1.0] * len(vanish), vanish),
     )
     report.finding(
         "BN, at the start: plain's gradient grows faster towards the input than residual's",
-        f"{flow.THEORY['BN']:.3f} per layer, plain and wide (Yang et al. 2019, theorem 3.10)",
+        flow.PREDICTED["BN"],
         f"{lesson.summary(explode)} against {lesson.summary(factors['residual', 'BN'])}",
         lesson.greater(explode, factors["residual", "BN"]),
     )
@@ -117,7 +111,10 @@ def report_landscape(report, planes: dict, errors: dict, rough: dict, images: in
     for name, found in planes.items():
         half = len(found["running"][0]) // 2
         centres = {grid[half][half] for grid in found["running"]}
-        report.check(f"{name}: the centre is its own loss to the bit", centres == {found["plain"]})
+        report.check(
+            f"{name}: the loss at the centre is the network's own, to the bit",
+            centres == {found["plain"]},
+        )
         shares = [lesson.percent(rough[mode][name]) for mode in landscape.STATISTICS]
         rows.append([name, f"{100 * errors[name]:.1f}", f"{found['plain']:.3f}", *shares])
     header = ["network", "training error (%)", "loss (nats)", "curves downwards (% of the plane)"]
@@ -125,8 +122,9 @@ def report_landscape(report, planes: dict, errors: dict, rough: dict, images: in
     report.say(f"Error: of {images} training images. Downwards: by second differences, the Hessian")
     report.say("in the plane has a negative eigenvalue, as it also has where the loss levels off.")
     report.say("Spread: over pairs of directions.")
-    report.say()
-    for mode in landscape.STATISTICS if set(BUILDERS) <= set(planes) else ():
+    if not set(KINDS) <= set(planes):
+        return
+    for mode in landscape.STATISTICS:
         plain, residual = rough[mode]["plain"], rough[mode]["residual"]
         report.finding(
             f"less of the plane curves downwards around residual than around plain, {mode} BN",
@@ -145,7 +143,7 @@ def architecture(report, names: list[str]) -> dict[str, diagram.Graph]:
         channels = 64 * getattr(cls, "expansion", 1)
         graphs[name] = diagram.trace(cls(channels, 64), channels, 56, 56)
         rows.append([name, *("none" if n is None else n for n in graphs[name].counts().values())])
-    report.table(["block", "operations", "on the skip path", "after the join"], rows)
+    report.table(["block", "operations", "on the shortcut", "after the join"], rows)
     return graphs
 
 
@@ -161,10 +159,9 @@ def report_features(report, seen: dict[str, dict]) -> dict[str, list[float]]:
     header = ["network", "probe, mean colour (%)", "at half depth (%)", "after the last block (%)"]
     report.table([*header, "CKA between blocks"], rows)
     report.say("Probe: validation accuracy of a linear classifier. CKA: over thirds of the images.")
-    report.say()
-    if set(BUILDERS) <= set(seen):
-        (a, da), (b, db) = ((seen[kind]["accuracies"][-1], seen[kind]["standard_errors"][-1])
-                            for kind in ("residual", "plain"))  # fmt: skip
+    if set(KINDS) <= set(seen):
+        ends = {k: (f["accuracies"][-1], f["standard_errors"][-1]) for k, f in seen.items()}
+        (a, da), (b, db) = ends["residual"], ends["plain"]
         report.finding(
             "classes are linearly more separable after residual's last block than after plain's",
             "plain networks of this depth train worse (He et al. 2015, section 4.2; lesson 3)",
@@ -183,26 +180,26 @@ def arguments(argv: list[str] | None):
     add("--checkpoint", type=Path, nargs="+", metavar="FILE", help=files)
     add("--image", type=Path, metavar="FILE", help="a picture to send through the networks")
     add("--resolution", type=whole, default=15, help=f"of a landscape, odd {default}")
-    add("--radius", type=float, default=1.0, help=f"of a landscape {default}")
+    add("--radius", type=lesson.rate, default=1.0, help=f"of a landscape {default}")
     add("--directions", type=several, default=3, help=f"random pairs, 2 or more {default}")
     add("--landscape-images", type=several, default=128, help=f"for its loss, 2 or more {default}")
-    add("--blocks", nargs="+", default=BLOCKS, choices=diagram.DRAWABLE, help=default)
+    drawn = f"blocks to draw, of {', '.join(diagram.DRAWABLE)} (default: {' '.join(BLOCKS)})"
+    draw = {"default": BLOCKS, "choices": diagram.DRAWABLE, "help": drawn}
+    add("--diagrams", nargs="+", metavar="BLOCK", **draw)
     add("--depth", type=whole, default=32, help=f"6n + 2 {default}")
     add("--seeds", type=several, default=3, help=f"gradients at the start, 2 or more {default}")
-    add("--epochs", type=whole, default=6, help=default)
+    add("--epochs", type=whole, default=6, help=f"passes over the training images {default}")
     add("--width", type=whole, default=8, help=f"channels, first stage {default}")
-    add("--image-size", type=whole, help="pixels (default: 16, or what a checkpoint is for)")
+    add("--image-size", type=whole, help="pixels (default: 16, or a checkpoint's, at most 64)")
     add("--images", type=whole, help="train and val (default: 3000, or all with --checkpoint)")
     add("--batch-size", type=whole, default=32, help=f"images {default}")
-    add("--lr", type=float, default=0.05, help=f"peak learning rate {default}")
+    add("--lr", type=lesson.rate, default=0.05, help=f"peak learning rate {default}")
     args = flags.parse_args(argv)
     if args.quick:
         args.depth, args.epochs, args.resolution, args.landscape_images = 14, 1, 5, 32
         args.images, args.directions, args.seeds = args.images or 400, 2, 2
     if args.resolution < 3 or args.resolution % 2 == 0:
         flags.error("--resolution must be odd, and 3 or more")
-    if not 0 < args.radius < math.inf:
-        flags.error("--radius must be a positive number")
     return args
 
 
@@ -219,7 +216,8 @@ def main(argv: list[str] | None = None) -> dict:
     if len(dataset.train.labels) < 12:
         raise UserError(f"{dataset.name}: at least 12 training images are needed")
     args.classes = len(dataset.classes)
-    build(args, "plain", args.seed)  # refuses a wrong depth before anything is written
+    size = args.depth, args.classes, args.width
+    experiment.build_twin("plain", *size, args.seed)  # refuses a wrong depth before all else
     image = dataset.val.images[0].permute(1, 2, 0).numpy()  # H W 3
     image = data.read_image(args.image, args.image_size) if args.image else image
     report = lesson.Report(__file__, args, dataset.name, dataset.why)
@@ -234,19 +232,40 @@ def four_pictures(report, args, nets, dataset: data.Dataset, image) -> dict:
     setup = f"{dataset.name}, {args.image_size}x{args.image_size} pixels; "
     twins = f"networks of depth {args.depth}, width {args.width}, trained {args.epochs} epochs"
     setup += "networks from checkpoints" if args.checkpoint else twins
-    gap = by_hand(report, next(iter(nets.values())))
+    measured = {"by_hand_difference": by_hand(report, next(iter(nets.values())))}
+    measured |= gradients(report, args, nets, dataset, setup)
+    seen = look_inside(nets, dataset, image)
+    errors = {name: found["training_error"] for name, found in seen.items()}
+    measured |= {"training_errors": errors}
+    measured |= landscapes(report, args, nets, dataset, errors, setup)
+    graphs = architecture(report, args.diagrams)
+    report.figure(diagram.draw(graphs), "architecture")
+    measured["architecture"] = {name: graph.counts() for name, graph in graphs.items()}
+    measured["cka_between_blocks"] = report_features(report, seen)
+    note = f"Four strongest channels a stage; probes on pooled features, standard error. {setup}"
+    figure = figures.feature_evolution(image, dataset.classes, seen, note)
+    report.figure(figure, "feature_evolution")
+    features = {n: {k: v for k, v in f.items() if k != "channels"} for n, f in seen.items()}
+    return measured | {"features": features}
 
+
+def gradients(report, args, nets, dataset: data.Dataset, setup: str) -> dict:
+    """Gradients by depth: of fresh networks under three conditions, and of the trained ones."""
     x, y = next(dataset.batches("train", 64))
-    seeds = range(args.seed, args.seed + args.seeds)
-    start = flow.at_start(lambda *which: build(args, *which), BUILDERS, seeds, x, y)
+    seeds, size = range(args.seed, args.seed + args.seeds), (args.depth, args.classes, args.width)
+    start = flow.at_start(lambda k, s: experiment.build_twin(k, *size, s), KINDS, seeds, x, y)
     trained = {name: flow.at_blocks(model, x, y) for name, model in nets.items()}
     factors = report_gradients(report, start, trained)
     note = f"At the start: depth {args.depth}, mean and range of {args.seeds} seeds; grey: theory "
     note += f"for wide plain networks. {len(y)} images of {setup}"
-    report.figure(pictures.gradient_flow(start, trained, note), "gradient_flow")
+    report.figure(figures.gradient_flow(start, trained, note), "gradient_flow")
+    norms = {", ".join(key): runs for key, runs in start.items()}
+    measured = {"gradient_norms": norms, "gradient_norms_after_training": trained}
+    return measured | {"factor_per_layer": factors}
 
-    seen = look_inside(nets, dataset, image)
-    errors = {name: found["training_error"] for name, found in seen.items()}
+
+def landscapes(report, args, nets, dataset: data.Dataset, errors: dict, setup: str) -> dict:
+    """The loss on planes through the trained weights."""
     x, y = next(dataset.batches("train", args.landscape_images))
     steps = landscape.axis(args.radius, args.resolution)
     seeds = range(args.seed, args.seed + args.directions)
@@ -255,28 +274,8 @@ def four_pictures(report, args, nets, dataset: data.Dataset, image) -> dict:
     report_landscape(report, planes, errors, rough, min(FITTED, len(dataset.train.labels)))
     note = f"{args.resolution}x{args.resolution} points; mean +- deviation of {args.directions} "
     note += f"pairs of directions, the first is drawn. {len(y)} images of {setup}"
-    report.figure(pictures.loss_landscape(planes, errors, rough, steps, note), "loss_landscape")
-
-    graphs = architecture(report, args.blocks)
-    report.figure(diagram.draw(graphs), "architecture")
-
-    alike = report_features(report, seen)
-    note = f"Four strongest channels a stage; probes on pooled features, standard error. {setup}"
-    figure = pictures.feature_evolution(image, dataset.classes, seen, note)
-    report.figure(figure, "feature_evolution")
-    return {
-        "by_hand_difference": gap,
-        "gradient_norms": {", ".join(key): runs for key, runs in start.items()},
-        "gradient_norms_after_training": trained,
-        "factor_per_layer": factors,
-        "training_errors": errors,
-        "landscape_steps": steps,
-        "landscapes": planes,
-        "curves_downwards": rough,
-        "architecture": {name: graph.counts() for name, graph in graphs.items()},
-        "features": {n: {k: v for k, v in f.items() if k != "channels"} for n, f in seen.items()},
-        "cka_between_blocks": alike,
-    }
+    report.figure(figures.loss_landscape(planes, errors, rough, steps, note), "loss_landscape")
+    return {"landscape_steps": steps, "landscapes": planes, "curves_downwards": rough}
 
 
 if __name__ == "__main__":

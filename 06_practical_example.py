@@ -9,15 +9,16 @@ Builds on: lessons 1 and 2. Papers: He et al. 2015 (arXiv:1512.03385), section 4
 Hutter 2017 (arXiv:1608.03983) for the cosine schedule.
 Takes about a minute on two cores (a small ResNet on the built-in Shapes-10).
 Writes curves.png, confusion.png, calibration.png, mistakes.png, best.pt, last.pt, report.txt and
-results.json to outputs/06_practical_example/.
+results.json to outputs/06_practical_example/; with --evaluate all but curves and networks to
+outputs/06_practical_example_evaluation/; with --predict nothing.
 
     python 06_practical_example.py --data cifar10 --epochs 100 --cutout 16 --smoothing 0.1
     python 06_practical_example.py --data cifar10 --epochs 10 --sizes 16 24 32
-    python 06_practical_example.py --data-dir MY_PHOTOS --image-size 64 --epochs 20 --lr 0.05
+    python 06_practical_example.py --data-dir MY_PHOTOS --image-size 64 --batch-size 16 --lr 0.03
     python 06_practical_example.py --resume outputs/06_practical_example/last.pt
     torchrun --nproc-per-node 2 06_practical_example.py --data cifar10 --epochs 100
-    python 06_practical_example.py --checkpoint best.pt --predict CAT.jpg DOG.jpg
-    python 06_practical_example.py --checkpoint best.pt --evaluate --data-dir MY_PHOTOS
+    python 06_practical_example.py --checkpoint FOLDER/best.pt --predict CAT.jpg DOG.jpg
+    python 06_practical_example.py --checkpoint FOLDER/best.pt --evaluate --data-dir MY_PHOTOS
 """
 
 import shlex
@@ -45,14 +46,13 @@ from common import evaluation_figures as figures
 from common.checkpoints import build_model
 
 RECIPE = ("batch_size", "lr", "weight_decay", "sizes", "cutout", "smoothing", "ema", "accumulate")
-RECIPE += ("seed",)
-SETTINGS = ("model", "epochs", "image_size", "quick", *RECIPE)
+SETTINGS = ("model", "epochs", "image_size", "quick", *RECIPE, "seed")
 SOURCES = ("data", "data_dir", "data_url", "save_every", "compile")
 
 
 def describe(report, dataset: data.Dataset, model: nn.Module) -> None:
     """What goes in."""
-    report.section("Data and model")
+    report.section("1. Data and model")
     for split in data.SPLITS:
         images, _ = getattr(dataset, split)
         report.say(f"{split:<5}  {len(images):>6} images of {images.shape[2]}x{images.shape[3]}")
@@ -65,7 +65,7 @@ def describe(report, dataset: data.Dataset, model: nn.Module) -> None:
     report.say(f"{report.args.model}: {count:,} parameters, {macs:.0f} M multiply-adds an image")
 
 
-ROW = "{epoch:>5}  {pixels:>6}  {train_loss:>10.3f}  {train:>10.1f}  {val:>8.1f}  "
+ROW = "{epoch:>5}  {pixels:>6}  {train_loss:>10.3f}  {train:>13.1f}  {val:>11.1f}  "
 ROW += "{images_per_s:>8.0f}  {lr:>7.4f}  {seconds:>7.0f}"
 
 
@@ -90,10 +90,10 @@ def save(path: Path, trainer: training.Trainer, args) -> None:
 
 def train(report, dataset: data.Dataset, model: nn.Module, resumed: dict) -> training.Trainer:
     """Train, print a row per epoch, keep the last network and the best on validation data."""
-    report.section("Training")
-    report.say("epoch  pixels  train loss  train acc%  val acc%  images/s  peak lr  seconds")
+    report.section("2. Training")
+    report.say("epoch  pixels  train loss  train acc (%)  val acc (%)  images/s  peak lr  seconds")
     args, device = report.args, report.results["device"]
-    options = settings_of(args, RECIPE)
+    options = settings_of(args, (*RECIPE, "seed"))
     model = optim.compiled(model.to(device)) if args.compile else model
     trainer = training.Trainer(model, dataset, args.epochs, device=device, **options)
     if resumed:
@@ -129,7 +129,7 @@ def train(report, dataset: data.Dataset, model: nn.Module, resumed: dict) -> tra
 
 def test(report, dataset: data.Dataset, model: nn.Module) -> dict:
     """The test images, once: overall and by class, with 95 % intervals; confusion, calibration."""
-    report.section("Test (every test image once)")
+    report.section("3. Test: every test image once")
     logits = training.predict(model, dataset, "test", report.results["device"])
     probabilities, labels = logits.softmax(1).cpu(), dataset.test.labels.cpu()
     counts = evaluation.confusion(probabilities.argmax(1), labels, len(dataset.classes))
@@ -137,13 +137,13 @@ def test(report, dataset: data.Dataset, model: nn.Module) -> dict:
     for name, row in found.items():
         low, high = (f"{100 * limit:.1f}" for limit in row["interval"])
         rows.append([name, row["images"], f"{100 * row['accuracy']:.1f}", f"{low} to {high}"])
-    report.table(["class", "images", "accuracy (%)", "95 % interval (Wilson)"], rows)
+    report.table(["class", "images", "accuracy (%)", "95 % interval (%, Wilson)"], rows)
     calibrated = evaluation.calibration(probabilities, labels)
     accuracy, images = found["all"]["accuracy"], len(labels)
     report.say(f"test accuracy {100 * accuracy:.2f} % of {images} images of {dataset.name}")
     mirrored = training.predict(model, dataset, "test", report.results["device"], mirror=True)
     both = (mirrored.argmax(1).cpu() == labels).double().mean().item()
-    report.say(f"mean of each image and its mirror image: {100 * both:.2f} % (not in the table)")
+    report.say(f"logits averaged with the mirror image's: {100 * both:.2f} % (not in the table)")
     report.say(f"expected calibration error {100 * calibrated['ece']:.2f} %")
     report.say()
     what = f"{report.args.model} on {dataset.name}, one seed"
@@ -164,8 +164,9 @@ def classify(args) -> dict:
     dataset = evaluation.pictures(args.predict, entries).to(device)
     shares = training.predict(model.to(device), dataset, "test", device).softmax(1).cpu()
     found = dict(zip(args.predict, evaluation.likeliest(shares, dataset.classes), strict=True))
-    for path, classes in found.items() if parallel.rank() == 0 else ():
-        print(f"{path}: " + ", ".join(f"{name} {100 * share:.1f} %" for name, share in classes))
+    if parallel.rank() == 0:
+        for path, classes in found.items():
+            print(f"{path}: " + ", ".join(f"{name} {100 * p:.1f} %" for name, p in classes))
     return {"failed_checks": [], "measured": {str(path): row for path, row in found.items()}}
 
 
@@ -188,26 +189,27 @@ def arguments(argv: list[str] | None, defaults: dict | None = None):
     add = flags.add_argument
     add("--model", default="cifar_resnet-20", help="a function of common/models, its numbers "
         "behind dashes (default: %(default)s)")  # fmt: skip
-    add("--epochs", type=lesson.positive, default=5, help="(default: %(default)s)")
+    add("--epochs", type=lesson.positive, default=5,
+        help="passes over the training images (default: %(default)s)")  # fmt: skip
     add("--batch-size", type=lesson.positive, default=128, help="images (default: %(default)s)")
-    add("--lr", type=float, default=0.2, help="peak learning rate (default: %(default)s)")
-    add("--weight-decay", type=float, default=5e-4, help="(default: %(default)s)")
+    add("--lr", type=lesson.rate, default=0.2, help="peak learning rate (default: %(default)s)")
+    add("--weight-decay", type=lesson.decay, default=5e-4, help="(default: %(default)s)")
     add("--cutout", type=lesson.natural, default=0, help="pixels (default: %(default)s, none)")
     add("--smoothing", type=lesson.share, default=0.0, help="of labels (default: %(default)s)")
     add("--ema", type=lesson.share, default=0.0, metavar="DECAY",
         help="test the moving average of the weights (default: %(default)s, none)")  # fmt: skip
-    add("--accumulate", type=lesson.positive, default=1, metavar="PARTS",
-        help="a batch passes in as many parts, to save memory (default: %(default)s)")  # fmt: skip
+    add("--accumulate", type=lesson.positive, default=1, metavar="PARTS", help="split each batch "
+        "into this many parts, to save memory (default: %(default)s)")  # fmt: skip
     add("--image-size", type=lesson.positive, default=32, help="pixels (default: %(default)s)")
     add("--sizes", type=lesson.positive, nargs="+", metavar="PIXELS", help="train on images of "
         "these sizes in turn, the epochs shared out (default: --image-size alone)")  # fmt: skip
     add("--save-every", type=lesson.natural, default=0, metavar="STEPS",
         help="checkpoint within the epoch (default: %(default)s, only after it)")  # fmt: skip
     add("--compile", action=BooleanOptionalAction, default=False,
-        help="let torch.compile make the network's code")  # fmt: skip
+        help="compile the network with torch.compile")  # fmt: skip
     add("--resume", type=Path, metavar="FILE", help="continue the training of a checkpoint, "
         "exactly; its settings need not be repeated")  # fmt: skip
-    add("--checkpoint", type=Path, metavar="FILE", help="the network for the next two")
+    add("--checkpoint", type=Path, metavar="FILE", help="the network for --predict or --evaluate")
     add("--predict", type=Path, nargs="+", metavar="IMAGE", help="name what is on these pictures")
     add("--evaluate", action="store_true", help="test on the images of --data or --data-dir")
     flags.set_defaults(**(defaults or {}))
@@ -254,7 +256,7 @@ def pipeline(args, resumed: dict) -> dict:
     describe(report, dataset, model)
     dataset = dataset.to(report.results["device"])
     trainer = train(report, dataset, model, resumed)
-    rows, tested = trainer.rows, test(report, dataset, trainer.best_model)
+    rows, tested = trainer.rows, test(report, dataset, trainer.evaluated_model)
     what = f"{args.model} on {dataset.name}"
     subtitle = f"{len(dataset.train.labels)} training images; training values are measured on the "
     subtitle += "augmented images as they pass, validation values after each epoch; one seed"

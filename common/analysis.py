@@ -21,7 +21,10 @@ def parameter_count(model: nn.Module) -> int:
 
 
 def multiply_adds(model: nn.Module, *shape: int) -> int:
-    """Multiply-adds of convolutions and linear layers for one input of `shape` (C H W)."""
+    """Multiply-adds of convolutions and linear layers for one input of `shape` (C H W).
+
+    Leaves the model in eval mode.
+    """
     model.eval()
     parameter = next(model.parameters())
     with FlopCounterMode(display=False) as counter, torch.no_grad():
@@ -36,7 +39,7 @@ def depth(model: nn.Module) -> int:
 
 
 def activations(model: nn.Module, names: list[str], x: torch.Tensor) -> dict[str, torch.Tensor]:
-    """Output of each named submodule for the input x; the hooks are removed afterwards."""
+    """Output of each named submodule for x (N C H W); the hooks are removed afterwards."""
     outputs: dict[str, torch.Tensor] = {}
 
     def keep(name: str) -> Callable:
@@ -54,8 +57,8 @@ def activations(model: nn.Module, names: list[str], x: torch.Tensor) -> dict[str
 def activation_gradients(model: nn.Module, names: list[str], x, y) -> list[float]:
     """L2 norm of d(mean cross-entropy)/d(output) of each named submodule, batch statistics.
 
-    y holds class indices. Use a real batch of 32 or more: on a single image batch norm would
-    make the gradient zero. A copy is measured: running statistics stay as they were.
+    x is N C H W, y holds class indices. Use a real batch of 32 or more: on a single image batch
+    norm would make the gradient zero. A copy is measured: running statistics stay as they were.
     """
     model = copy.deepcopy(model).train()
     with torch.enable_grad():
@@ -65,12 +68,12 @@ def activation_gradients(model: nn.Module, names: list[str], x, y) -> list[float
     return [g.norm().item() for g in gradients]
 
 
-class Probe:
-    """Watches a network while it trains: call it as `on_step` of `training.fit`.
+class Recorder:
+    """Records what a network in training does: pass it to `training.fit` as `on_step`.
 
     Keeps loss and accuracy of every step (`batches`). At the chosen steps, counted in updates
-    made so far, also the activation gradients on the batch x, y (`gradients[step]`, one norm a
-    name) and the size of the following update, |new weights - old| / |old| (`updates[step]`).
+    made so far, also the activation gradients on the batch x (N C H W) and y (`gradients[step]`,
+    one norm a name) and the size of the following update, |new - old| / |old| (`updates[step]`).
     """
 
     def __init__(self, model: nn.Module, names: list[str], x, y, steps: list[int]):
@@ -126,7 +129,8 @@ def relative_difference(ours: list[torch.Tensor], theirs: list[torch.Tensor]) ->
 
 def parity(ours: nn.Module, reference: nn.Module, x, y) -> tuple[float, float]:
     """Relative differences of logits (eval mode) and parameter gradients (train mode) after
-    copying the reference's weights with strict=True. x is N C H W, y holds class indices."""
+    copying the reference's weights with strict=True. x is N C H W, y holds class indices. Both are
+    left in train mode, with gradients."""
     ours.load_state_dict(reference.state_dict(), strict=True)
     with torch.no_grad():
         logits = relative_difference([ours.eval()(x)], [reference.eval()(x)])
@@ -164,14 +168,14 @@ def peak_bytes(model: nn.Module, x: torch.Tensor, y: torch.Tensor) -> int:
     return activations + 3 * sum(s.nbytes() for s in weights.values())
 
 
-def receptive_field(module: nn.Module, in_channels: int, size: int = 15) -> int:
+def receptive_field(module: nn.Module, in_channels: int) -> int:
     """Side, in input pixels, of the square that one output position of `module` depends on.
 
-    Measured: the extent of the non-zero gradient of the centre output, over 64 random inputs,
-    so that no closed ReLU hides a path.
+    Measured, up to 15: the extent of the non-zero gradient of the centre output, over 64 random
+    inputs, so that no closed ReLU hides a path. Leaves the module in eval mode.
     """
     module.eval()
-    x = torch.randn(64, in_channels, size, size, requires_grad=True)
+    x = torch.randn(64, in_channels, 15, 15, requires_grad=True)
     out = module(x)
     out[:, :, out.shape[2] // 2, out.shape[3] // 2].sum().backward()
     rows = x.grad.abs().sum(dim=(0, 1, 3)).nonzero()
@@ -201,7 +205,7 @@ def step_seconds(
     return seconds
 
 
-def median_seconds(function: Callable[[], object], repeats: int = 5) -> float:
+def median_seconds(function: Callable[[], object], repeats: int) -> float:
     """Median wall-clock seconds of a call, after one that is not counted."""
     function()
     seconds = []

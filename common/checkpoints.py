@@ -10,8 +10,9 @@ import torch.nn as nn
 
 from common import UserError, files, models
 
-EXAMPLES = {"cifar_wide_resnet": "16-4", "cifar_resnext": "29-8-64", "cifar_densenet": "40-12"}
-EXAMPLES = dict.fromkeys(models.NAMES, "20") | EXAMPLES
+EXAMPLES = {name: "-20" for name in models.NAMES if name.startswith("cifar")}
+EXAMPLES |= {"cifar_wide_resnet": "-16-4", "cifar_resnext": "-29-8-64"}
+EXAMPLES["cifar_densenet"] = "-40-12"
 KEYS = ("model", "model_name", "classes", "epoch", "val_accuracy")
 
 
@@ -19,6 +20,7 @@ def build_model(text: str, classes: int, image_size: int = 32) -> nn.Module:
     """The network that --model names: a function of common/models and its whole numbers.
 
     ImageNet networks get the CIFAR stem for images up to 64 pixels: theirs would leave nothing.
+    Raises: UserError for an unknown name, and for other numbers than the function takes.
     """
     name, *numbers = text.split("-")
     if name not in models.NAMES or not all(re.fullmatch(r"\d+", n) for n in numbers):
@@ -31,7 +33,8 @@ def build_model(text: str, classes: int, image_size: int = 32) -> nn.Module:
     try:
         return function(*map(int, numbers), **options)
     except TypeError as error:
-        raise UserError(f"--model {text}: numbers as in {name}-{EXAMPLES[name]}") from error
+        example = name + EXAMPLES.get(name, "")
+        raise UserError(f"--model {text}: write it like {example}") from error
     except ValueError as error:
         raise UserError(f"--model {text}: {error}") from error
 
@@ -47,7 +50,10 @@ def save_checkpoint(path: Path, entries: dict) -> None:
 
 def training_entries(trainer, settings: dict) -> dict:
     """What a checkpoint of a running training holds: the network, what it is for, how it was
-    trained (`settings`, which change the result) and where the training stands."""
+    trained (`settings`, which change the result) and where the training stands.
+
+    Raises: training.Diverged if a loss of this epoch was not a number.
+    """
     dataset, model = trainer.dataset, trainer.model.state_dict()
     entries = {"model": model, "model_name": settings["model"], "classes": dataset.classes}
     accuracy = trainer.rows[-1]["val_accuracy"] if trainer.rows else 0.0
@@ -63,23 +69,32 @@ def _images_of(dataset) -> dict:
     return {"image_size": size, "image_counts": counts, "mean": mean, "std": std}
 
 
-def read(path: Path, flag: str = "--checkpoint", keys: tuple = KEYS) -> dict:
-    """The entries of a checkpoint on the CPU; no code in it is run.
+def read(path: Path, flag: str = "--checkpoint") -> dict:
+    """The entries of one of lesson 6's checkpoints.
 
-    Raises: UserError, naming the flag, if it is not there, damaged, or not lesson 6's.
+    Raises: UserError if it is another file, and what `read_tensors` raises.
+    """
+    entries = read_tensors(path, flag)
+    if not isinstance(entries, dict) or any(key not in entries for key in KEYS):
+        raise UserError(f"{flag} {path} was not written by 06_practical_example.py")
+    return entries
+
+
+def read_tensors(path: Path, flag: str):
+    """What torch.save wrote to a file, on the CPU; no code in it is run.
+
+    Raises: UserError, naming the flag, if it is not there, damaged, or more than plain values.
     """
     if not path.is_file():
         raise UserError(f"{flag} {path} does not exist")
     try:
-        with zipfile.ZipFile(path) as parts:  # torch.load does not look at its checksums
-            if damaged := parts.testzip():
-                raise zipfile.BadZipFile(damaged)
-        entries = torch.load(path, map_location="cpu", weights_only=True)
+        if zipfile.is_zipfile(path):  # torch.load does not look at its checksums
+            with zipfile.ZipFile(path) as parts:
+                if damaged := parts.testzip():
+                    raise zipfile.BadZipFile(damaged)
+        return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a dozen types for a file that is no checkpoint
         raise UserError(f"{flag} {path} is no checkpoint of plain tensors") from error
-    if not isinstance(entries, dict) or any(key not in entries for key in keys):
-        raise UserError(f"{flag} {path} was not written by 06_practical_example.py")
-    return entries
 
 
 def read_training(path: Path) -> dict:
@@ -138,6 +153,20 @@ def load_model(path: Path) -> tuple[nn.Module, dict]:
             continue
         return model.eval(), entries | {"image_size": image_size}
     raise UserError(f"--checkpoint {path}: its weights do not fit {name}")
+
+
+def load_torchvision(name: str, path: Path) -> nn.Module:
+    """Our network `name` with the weights of a checkpoint in torchvision's format, in eval mode.
+
+    Raises: UserError if they do not fit, and what `read_tensors` raises.
+    """
+    state = read_tensors(path, "--weights")
+    try:
+        model = getattr(models, name)(num_classes=len(state["fc.bias"]))
+        model.load_state_dict(state, strict=True)
+    except (KeyError, TypeError, RuntimeError) as error:
+        raise UserError(f"--weights {path} does not fit {name}: try another --model") from error
+    return model.eval()
 
 
 def load_models(paths: list[Path]) -> tuple[dict[str, nn.Module], dict]:

@@ -135,8 +135,10 @@ def load(
     `source`: "shapes"; "cifar10", which downloads what is missing; or "auto", which takes the
     folder if one is named, else CIFAR-10 under ./data, else (if `download`) the network, else
     Shapes-10. `size` is in pixels; `limit` bounds the training and validation images together,
-    and a fifth of it the test images.
-    Raises: UserError for a folder without images, an unreadable image, a failed download.
+    and a fifth of it the test images. `url` is where CIFAR-10 is downloaded from.
+    Raises: UserError for a folder without images or with fewer than 2 classes or 10 training
+    images, for other classes in test than in train, for an unreadable image, a damaged copy, a
+    failed download, and for a folder named beside "shapes".
     """
     if source == "shapes" and folder:
         raise UserError("--data shapes and --data-dir contradict each other: give one of them")

@@ -40,7 +40,8 @@ def twins(layers: int, dataset, seeds: range, device: str) -> dict[str, list[lis
             blocks, classes = (layers - 2) // 9, len(dataset.classes)
             jobs.append((kind, seed, models.PreActNet(block, blocks, classes, width=4)))
     total = len(jobs) * training.steps_per_epoch(dataset, BATCH)
-    with tqdm(total=total, desc=f"{layers} layers", unit="step", disable=None, leave=False) as bar:
+    title = f"{layers:,} layers"
+    with tqdm(total=total, desc=title, unit="step", disable=None, leave=False) as bar:
 
         def job(item: tuple[str, int, nn.Module]) -> list[float]:
             _, seed, model = item

@@ -36,7 +36,7 @@ class Node:
 
 @dataclass
 class Graph:
-    """Nodes in order of execution; the edges of the skip path and the operations on it."""
+    """Nodes in order of execution; the edges of the shortcut and the operations on it."""
 
     nodes: dict[str, Node]
     skip: set[tuple[str, str]] = field(default_factory=set)
@@ -48,9 +48,9 @@ class Graph:
         return [(source, node.name) for node in self.nodes.values() for source in node.inputs]
 
     def counts(self) -> dict[str, int | None]:
-        """Operations in all, on the skip path, behind the join; None where there is no skip."""
+        """Operations in all, on the shortcut, behind the join; None where there is none."""
         inner = [n for n in self.nodes.values() if n.kind not in ("x", "y")]
-        keys = ("operations", "on the skip path", "after the join")
+        keys = ("operations", "on the shortcut", "after the join")
         if not self.skip:
             return dict(zip(keys, (len(inner), None, None), strict=True))
         join = max(self.nodes[target].layer for _, target in self.skip)
@@ -105,7 +105,7 @@ def _describe(node: torch.fx.Node, traced: torch.fx.GraphModule) -> tuple[str, s
 
 
 def _find_skips(graph: Graph) -> None:
-    """At every addition or concatenation the branch of fewer operations is the skip path."""
+    """At every addition or concatenation the branch of fewer operations is the shortcut."""
     order, above = list(graph.nodes), {}  # above: each node with all that it depends on
     for name, node in graph.nodes.items():
         above[name] = {name}.union(*(above[source] for source in node.inputs))
@@ -122,18 +122,18 @@ def _find_skips(graph: Graph) -> None:
 
 
 def draw(graphs: dict[str, Graph]):
-    """A figure with each graph from top to bottom, all on one scale, skip paths in blue.
+    """A figure with each graph from top to bottom, all on one scale, shortcuts in blue.
 
-    The title counts what lies on each skip path and behind its join.
+    The title counts what lies on each shortcut and behind its join.
     """
     said = []
     for name, graph in graphs.items():
         _, skipped, after = graph.counts().values()
         count = f"{name} {skipped} on it, {after} after it"
         said.append(count if graph.skip else f"{name} has none")
-    title = f"Operations on the skip path and after the addition: {'; '.join(said)}"
+    title = f"Operations on the shortcut and after the join: {'; '.join(said)}"
     subtitle = "Traced from common/blocks by torch.fx, laid out by the longest path. Shapes: "
-    subtitle += "channels x height x width of the result. Blue: the skip path and its join"
+    subtitle += "channels x height x width of the result. Blue: the shortcut and its join"
     nodes = [node for graph in graphs.values() for node in graph.nodes.values()]
     left = min(LANE * node.lane for node in nodes) - HALF_WIDTH - 0.5
     right = max([LANE * node.lane + HALF_WIDTH + 0.2 for node in nodes] + [HALF_WIDTH + 0.7])

@@ -7,10 +7,12 @@ import torch
 
 from common import UserError, data
 
-LIKELIEST = 3
+LIKELIEST, BINS = 3, 10
 
 
-def dataset_for(entries: dict, images: torch.Tensor, labels: torch.Tensor, name: str):
+def dataset_for(
+    entries: dict, images: torch.Tensor, labels: torch.Tensor, name: str
+) -> data.Dataset:
     """A Dataset whose test split is these images, normalised as a checkpoint's network wants.
 
     Raises: UserError if the checkpoint does not say how.
@@ -23,7 +25,7 @@ def dataset_for(entries: dict, images: torch.Tensor, labels: torch.Tensor, name:
     return data.Dataset(name, list(entries["classes"]), none, none, split, "", normalisation)
 
 
-def pictures(paths: list[Path], entries: dict):
+def pictures(paths: list[Path], entries: dict) -> data.Dataset:
     """Image files as a test split, cut as the training images were; all labels are 0.
 
     Raises: UserError, naming the file, if one cannot be read.
@@ -33,7 +35,9 @@ def pictures(paths: list[Path], entries: dict):
     return dataset_for(entries, images, torch.zeros(len(paths), dtype=torch.int64), "pictures")
 
 
-def test_images(entries: dict, source: str, folder: Path | None, url: str | None, limit=None):
+def test_images(
+    entries: dict, source: str, folder: Path | None, url: str | None, limit: int | None
+) -> data.Dataset:
     """The test images of a folder or data set, with the labels of a checkpoint's classes.
 
     Raises: UserError if there is a class that the checkpoint does not know.
@@ -52,11 +56,12 @@ def likeliest(probabilities: torch.Tensor, classes: list[str]) -> list[list[tupl
     return [[(classes[i], p) for p, i in zip(*row, strict=True)] for row in pairs]
 
 
-def wilson(hits: int, trials: int, z: float = 1.959964) -> tuple[float, float]:
+def wilson(hits: int, trials: int) -> tuple[float, float]:
     """The 95 % interval of a share (Wilson 1927); unlike the textbook's it stays within 0 and 1
     and has a width at 0 and 100 %. NaN without trials."""
     if not trials:
         return math.nan, math.nan
+    z = 1.959964  # of the normal distribution, 95 %
     share, spread = hits / trials, z**2 / trials
     centre = share + spread / 2
     half = z * math.sqrt(share * (1 - share) / trials + spread / (4 * trials))
@@ -81,18 +86,18 @@ def accuracies(counts: torch.Tensor, classes: list[str]) -> dict[str, dict]:
     return found
 
 
-def calibration(probabilities: torch.Tensor, labels: torch.Tensor, bins: int = 10) -> dict:
+def calibration(probabilities: torch.Tensor, labels: torch.Tensor) -> dict:
     """Expected calibration error (Guo et al. 2017, arXiv:1706.04599, equation 3).
 
-    Images are sorted by their highest probability into `bins` of equal width; the error is the
-    mean over images of |accuracy - mean confidence| of their bin. `bins` in the result lists
-    (confidence, accuracy, images) of those that are not empty.
+    `probabilities` are N classes. Images are sorted by their highest probability into BINS of equal
+    width; the error is the mean over images of |accuracy - mean confidence| of their bin. `bins`
+    in the result lists (confidence, accuracy, images) of those that are not empty.
     """
     confidence, guesses = probabilities.double().max(1)
     correct = (guesses == labels).double()
-    index = (confidence * bins).long().clamp(max=bins - 1)
+    index = (confidence * BINS).long().clamp(max=BINS - 1)
     filled, error = [], 0.0
-    for chosen in (index == i for i in range(bins)):
+    for chosen in (index == i for i in range(BINS)):
         if count := int(chosen.sum()):
             means = [values[chosen].mean().item() for values in (confidence, correct)]
             error += count / len(labels) * abs(means[0] - means[1])

@@ -3,6 +3,7 @@
 import numpy as np
 import seaborn
 import torch
+from matplotlib import patheffects
 
 from common import evaluation, plotting
 
@@ -15,7 +16,7 @@ def curves(rows: list[dict], what: str, subtitle: str, accuracy: float):
     title += f"{len(rows)} epoch{'s' * (len(rows) > 1)}"
     figure, axes = plotting.new_figure(title, subtitle, 10, 4.6, ncols=2)
     epochs = [row["epoch"] for row in rows]
-    looks = {"train": (plotting.GREY, "-"), "val": (plotting.RESIDUAL, "-")}
+    looks = {"train": (plotting.GREY, "-"), "val": (plotting.OTHERS[0], "-")}
     for ax, quantity, scale in zip(axes, ("loss", "accuracy"), (1, 100), strict=True):
         ends = []
         ax.set_yscale("log" if quantity == "loss" else "linear")
@@ -57,14 +58,15 @@ def reliability(found: dict, images: int, what: str):
     word = "higher" if gap > 0 else "lower"
     title = f"Confidence is {abs(gap):.1f} points {word} than accuracy on average; "
     title += f"expected calibration error {100 * found['ece']:.1f} %"
-    subtitle = f"{what}, {images} test images in ten bins of equal width by the highest "
-    subtitle += "probability; the numbers count a bin's images"
+    subtitle = f"{what}, {images} test images in {evaluation.BINS} bins of equal width by the "
+    subtitle += "highest probability; the numbers count a bin's images"
     figure, ax = plotting.new_figure(title, subtitle, 8, 6)
     ax.plot([0, 100], [0, 100], color=plotting.GREY, linewidth=1)
-    ax.plot(100 * confidence, 100 * accuracy, "o-", color=plotting.RESIDUAL)
+    ax.plot(100 * confidence, 100 * accuracy, "o-", color=plotting.OTHERS[0])
     for x, y, count in zip(confidence, accuracy, counts, strict=True):
         place = {"xytext": (-6, 5), "textcoords": "offset points", "fontsize": 9, "ha": "right"}
-        ax.annotate(f"{int(count)}", (100 * x, 100 * y), **place)
+        text = ax.annotate(f"{int(count)}", (100 * x, 100 * y), **place)
+        text.set_path_effects([patheffects.withStroke(linewidth=3, foreground="white")])
     ax.text(105, 100, "perfectly\ncalibrated", color=plotting.GREY, va="center")
     ax.set(xlim=(0, 103), ylim=(0, 103), aspect="equal")
     ax.set(xlabel="mean confidence of the bin (%)", ylabel="accuracy of the bin (%)")

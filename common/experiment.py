@@ -9,9 +9,10 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from common import UserError, analysis, threads, training
+from common import UserError, analysis, models, threads, training
 from common.data import Dataset, Split
 
+KINDS = {"plain": models.cifar_plain, "residual": models.cifar_resnet}  # twins
 LESION_IMAGES = 200  # of the test split, for each deleted block
 STAGE = re.compile(r"layer\d|features\.denseblock\d")
 WINDOW = 10  # steps over which losses and errors are averaged
@@ -25,6 +26,18 @@ class Run:
     seed: int
     model: torch.nn.Module
     options: dict = field(default_factory=dict)
+
+
+def build_twin(kind: str, depth: int, classes: int, width: int, seed: int) -> torch.nn.Module:
+    """A network whose initial values are a function of seed and size, not of its kind.
+
+    Raises: UserError for a depth that is not 6n + 2.
+    """
+    torch.manual_seed(seed)
+    try:
+        return KINDS[kind](depth, num_classes=classes, width=width)
+    except ValueError as error:
+        raise UserError(str(error)) from error
 
 
 def block_names(model: torch.nn.Module) -> list[str]:
@@ -61,8 +74,8 @@ def train_all(
     return _by_name(runs, results)
 
 
-def probe_steps(end: int) -> list[int]:
-    """When gradients and updates are measured: after 0, 1, 10 and all updates."""
+def recorded_steps(end: int) -> list[int]:
+    """When gradients and updates are recorded: after 0, 1, 10 and all updates."""
     return sorted({0, min(1, end), min(10, end), end})
 
 
@@ -83,19 +96,19 @@ def _watched(run: Run, dataset, epochs, batch_size, device, bar) -> dict | None:
     """What was measured on the way and at the end: errors are shares, losses in nats, and
     `largest_rise` is that of the smoothed loss from one step to the next."""
     x, y = next(dataset.batches("train", 64))
-    steps = probe_steps(epochs * training.steps_per_epoch(dataset, batch_size))
-    probe = analysis.Probe(run.model.to(device), block_names(run.model), x, y, steps)
-    found = _fit(run, dataset, epochs, batch_size, device, bar, probe)
+    steps = recorded_steps(epochs * training.steps_per_epoch(dataset, batch_size))
+    recorder = analysis.Recorder(run.model.to(device), block_names(run.model), x, y, steps)
+    found = _fit(run, dataset, epochs, batch_size, device, bar, recorder)
     if found is None:
         return None
-    losses, accuracies = zip(*probe.batches, strict=True)
+    losses, accuracies = zip(*recorder.batches, strict=True)
     return found | {
         "train_error": 1 - training.evaluate(run.model, dataset, "train", device)[1],
         "step_loss": (losses := smooth(torch.stack(losses).tolist())),
         "largest_rise": float(np.diff(losses).max(initial=0.0)),
         "step_error": smooth((1 - torch.stack(accuracies)).tolist()),
-        "gradients": probe.gradients,
-        "updates": probe.updates,
+        "gradients": recorder.gradients,
+        "updates": recorder.updates,
     }
 
 
@@ -188,10 +201,10 @@ def log_gradient_ratio(
     ]
 
 
-def update_ratio(above: list[dict | None], below: list[dict | None], step: int) -> str:
+def update_ratio(above: list[dict | None], below: list[dict | None], step: int) -> float:
     """above / below of the median over seeds of the relative size of an update."""
     medians = [statistics.median(pick(found, "updates", step)) for found in (above, below)]
-    return f"{medians[0] / medians[1]:.1f}"
+    return medians[0] / medians[1]
 
 
 def steps_to_plain(results: dict[str, list[dict | None]], depth: int) -> dict[str, list[float]]:
@@ -224,22 +237,18 @@ def compare_twins(results, lesions, shallow: int, deep: int, chance: float, end:
     `results` and `lesions` as `train_all` and `lesions` give them, with names like plain-20;
     `chance` is the accuracy of guessing, `end` the number of updates.
     """
-    kinds, plain, residual = (
-        ("plain", "residual"),
-        results[f"plain-{deep}"],
-        results[f"residual-{deep}"],
-    )
-    ratios = {step: log_gradient_ratio(plain, residual, step) for step in probe_steps(end)}
+    plain, residual = (results[f"{kind}-{deep}"] for kind in KINDS)
+    ratios = {step: log_gradient_ratio(plain, residual, step) for step in recorded_steps(end)}
     early = [ratios[step] for step in ratios if step < end]
     return {
         "errors": {name: pick(found, "train_error") for name, found in results.items()},
         "steps_to_plain_loss": steps_to_plain(results, shallow),
-        "largest_rises": {kind: pick(results[f"{kind}-{deep}"], "largest_rise") for kind in kinds},
+        "largest_rises": {kind: pick(results[f"{kind}-{deep}"], "largest_rise") for kind in KINDS},
         "log_ratios": [statistics.fmean(seed) for seed in zip(*early, strict=True)],
         "log_ratios_at_end": ratios[end],
         "lost_shares": {
             kind: [lost_share(run, chance) for run in lesions[f"{kind}-{shallow}"]]
-            for kind in kinds
+            for kind in KINDS
         },
         "split_lesions": split_lesions(lesions[f"residual-{deep}"]),
     }

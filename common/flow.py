@@ -15,16 +15,22 @@ from common.analysis import activation_gradients
 from common.experiment import block_names
 
 CONDITIONS = ("no BN, default init", "no BN, Kaiming init", "BN")
-# Growth of a wide plain network's gradient norm per layer: weights of variance 1/(3 fan-in), of
-# which ReLU passes half; variance 2/fan-in (He et al. 2015); Yang et al. 2019, theorem 3.10.
+# Growth of a wide plain network's gradient norm per layer: weights of variance 1/(3 fan-in), and
+# ReLU passes half of the gradient's entries; variance 2/fan-in (He et al. 2015, arXiv:1502.01852);
+# Yang et al. 2019, theorem 3.10, for fully connected layers.
 THEORY = dict(zip(CONDITIONS, [(1 / 6) ** 0.5, 1.0, (math.pi / (math.pi - 1)) ** 0.5], strict=True))
+PREDICTED = {
+    CONDITIONS[0]: f"{THEORY[CONDITIONS[0]]:.3f} per layer: weights of variance 1/(3 fan-in), ReLU",
+    "BN": f"{THEORY['BN']:.3f} per layer, plain and wide (Yang et al. 2019, theorem 3.10)",
+}
+LEVEL, FADES, GROWS = 5, 0.8, 1.2  # ends within this factor; factors a block
 CHANGES = dict.fromkeys(CONDITIONS, lambda model: model)  # of a network with batch norm
 CHANGES["no BN, default init"] = lambda m: models.default_init(models.without_batch_norm(m))
 CHANGES["no BN, Kaiming init"] = models.without_batch_norm
 
 
 def at_blocks(model: nn.Module, x, y) -> list[float]:
-    """Activation-gradient norm at the output of each block, for images x and labels y.
+    """Activation-gradient norm at the output of each block, for images x (N 3 H W) and labels y.
 
     What underflowed to zero is given as the smallest positive number, which has a logarithm.
     """
@@ -62,13 +68,13 @@ def first_over_last(runs: list[list[float]]) -> float:
 def word(runs: list[list[float]]) -> str:
     """What the gradient does on its way from the last block to the first, mean over runs.
 
-    It stays level if the two differ by less than a factor of 5; else it vanishes below a factor
-    of 0.8 a block, explodes above 1.2, and fades or grows slowly in between.
+    It stays level if the two differ by less than a factor of LEVEL; else it vanishes below a
+    factor of FADES a block, explodes above GROWS, and fades or grows slowly in between.
     """
     whole = first_over_last(runs)
     a_block = whole ** (1 / max(1, len(runs[0]) - 1))
-    if 0.2 < whole < 5:
+    if 1 / LEVEL < whole < LEVEL:
         return "stays level"
     if whole < 1:
-        return "vanishes" if a_block < 0.8 else "fades slowly"
-    return "explodes" if a_block > 1.2 else "grows slowly"
+        return "vanishes" if a_block < FADES else "fades slowly"
+    return "explodes" if a_block > GROWS else "grows slowly"

@@ -36,11 +36,13 @@ def parser(doc: str) -> Parser:
     layout = argparse.RawDescriptionHelpFormatter
     flags = Parser(description=doc, formatter_class=layout, allow_abbrev=False)
     add = flags.add_argument
-    add("--quick", action="store_true", help="the smallest run that touches every step")
+    small = "the smallest run that touches every step; flags that make it larger give way"
+    add("--quick", action="store_true", help=small)
     add("--seed", type=natural, default=0, help="of all random numbers (default: %(default)s)")
     devices = ["auto", "cpu", "cuda", "mps"]
     add("--device", choices=devices, default="auto", help="(default: %(default)s, the fastest)")
-    sources = "cifar10 downloads what is missing; shapes is built in; auto takes what is there"
+    sources = "cifar10 downloads what is missing; shapes is built in; auto takes what is there, "
+    sources += "and in lesson 6 tries to download"
     choices = ["auto", "cifar10", "shapes"]
     add("--data", choices=choices, default="auto", help=f"{sources} (default: %(default)s)")
     layouts = "CIFAR-10 as torchvision stores it, or train/CLASS/* and test/CLASS/* of any images"
@@ -55,45 +57,54 @@ def parser(doc: str) -> Parser:
 def training_flags(flags: Parser, lr: float, image_size: int, images: int) -> None:
     """The flags of the lessons that train many networks, with small defaults."""
     add, whole = flags.add_argument, positive
-    add("--epochs", type=whole, default=3, help="(default: %(default)s)")
+    epochs = "passes over the training images (default: %(default)s)"
+    add("--epochs", type=whole, default=3, help=epochs)
     repetitions = "repetitions, 2 or more (default: %(default)s)"
     add("--seeds", type=several, default=3, help=repetitions)
     add("--width", type=whole, default=8, help="channels, first stage (default: %(default)s)")
     add("--image-size", type=whole, default=image_size, help="pixels (default: %(default)s)")
     add("--images", type=whole, default=images, help="train and val (default: %(default)s)")
     add("--batch-size", type=whole, default=48, help="images (default: %(default)s)")
-    add("--lr", type=float, default=lr, help="peak learning rate (default: %(default)s)")
+    add("--lr", type=rate, default=lr, help="peak learning rate (default: %(default)s)")
 
 
-def natural(text: str) -> int:
-    """A whole number, 0 or more, for argparse."""
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of 0 or more")
-    return int(text)
+def at_least(least: int):
+    """A type for argparse: whole numbers from `least` on."""
+
+    def whole(text: str) -> int:
+        if not text.isdecimal() or int(text) < least:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of {least} or more")
+        return int(text)
+
+    return whole
 
 
-def positive(text: str) -> int:
-    """A whole number, 1 or more, for argparse."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of 1 or more")
-    return int(text)
+natural, positive, several = at_least(0), at_least(1), at_least(2)
 
 
-def several(text: str) -> int:
-    """A whole number, 2 or more, for argparse."""
-    if not text.isdecimal() or int(text) < 2:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of 2 or more")
-    return int(text)
+def rate(text: str) -> float:
+    """A positive number, for argparse."""
+    value = decay(text)
+    if not value:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
+    return value
 
 
-def share(text: str) -> float:
-    """A number from 0 to below 1, for argparse."""
+def decay(text: str) -> float:
+    """A number from 0 on, for argparse."""
     try:
         value = float(text)
     except ValueError:
         value = math.nan
-    if not 0 <= value < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 to below 1")
+    if not 0 <= value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of 0 or more")
+    return value
+
+
+def share(text: str) -> float:
+    """A number from 0 to below 1, for argparse."""
+    if (value := decay(text)) >= 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number below 1")
     return value
 
 
@@ -132,6 +143,12 @@ def verdict(margin: float, noise: float) -> str:
 def percent(shares: list[float]) -> str:
     """The summary of shares, in percent."""
     return summary([100 * share for share in shares], 1)
+
+
+def in_words(verdict: str) -> str:
+    """The verdict on "this one is better", for a table."""
+    words = {"holds": "better", "does not hold": "worse"}
+    return words.get(verdict, "no difference beyond the spread")
 
 
 def greater(larger: list[float], smaller: list[float]) -> str:
@@ -209,14 +226,20 @@ class Report:
 
     def section(self, title: str) -> None:
         """Print a heading."""
-        self.say(f"\n{title}\n{'-' * len(title)}")
+        self._gap()
+        self.say(f"{title}\n{'-' * len(title)}")
+
+    def _gap(self) -> None:
+        """A blank line, unless there is one, or a heading."""
+        if self.lines[-1] and not self.lines[-1].endswith("---"):
+            self.say()
 
     def table(self, header: list[str], rows: list[list]) -> None:
         """Print rows under their header, numbers to the right; units belong in the header."""
         cells = [header] + [[str(cell) for cell in row] for row in rows]
         columns = list(zip(*cells, strict=True))
         widths = [max(map(len, column)) for column in columns]
-        numeric = [all(c.lstrip("+-")[:1].isdigit() for c in col[1:] if c) for col in columns]
+        numeric = [all(map(_is_number, col[1:])) for col in columns]
         for row in cells:
             aligned = zip(row, widths, numeric, strict=True)
             self.say("  ".join(c.rjust(w) if n else c.ljust(w) for c, w, n in aligned).rstrip())
@@ -231,8 +254,7 @@ class Report:
         """Print a claim beside its source's prediction, what this run measured, and the verdict."""
         entry = {"claim": claim, "predicted": predicted, "measured": measured, "verdict": judged}
         self.findings.append(entry)
-        if self.lines[-1] and not self.lines[-1].startswith("---"):
-            self.say()
+        self._gap()
         for key, value in entry.items():
             self.say(f"  {key:<9}  {value}")
         self.say()
@@ -264,6 +286,11 @@ class Report:
 
             pyplot.show()
         return self.results
+
+
+def _is_number(cell: str) -> bool:
+    """Whether a table sets the cell to the right; an empty one does not matter."""
+    return not cell or cell.startswith("nan") or cell.lstrip("+-")[:1].isdigit()
 
 
 def _plain(value):

@@ -42,7 +42,10 @@ def compiled(model: nn.Module) -> nn.Module:
 
 
 def sgd(model: nn.Module, lr: float, weight_decay: float = 5e-4) -> torch.optim.SGD:
-    """SGD with Nesterov momentum 0.9; biases and batch-norm parameters are not decayed."""
+    """SGD with Nesterov momentum 0.9; biases and batch-norm parameters are not decayed.
+
+    Raises: ValueError for a negative lr.
+    """
     parameters = [p for p in model.parameters() if p.requires_grad]
     groups = [
         {"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay},

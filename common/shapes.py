@@ -1,4 +1,4 @@
-"""Shapes-10: ten classes of generated images, for where there is no CIFAR-10 and no network."""
+"""Shapes-10: ten classes of generated images, for where there is no CIFAR-10."""
 
 import math
 

@@ -15,6 +15,7 @@ from common.data import Dataset
 from common.experiment import block_names
 
 FITTED, SCORED, ALIKE = 2_000, 500, 300  # images, at most: to fit probes, score them, for CKA
+RIDGE = 1e-3  # of the probes, times the images
 
 
 @torch.no_grad()
@@ -84,7 +85,7 @@ def off_diagonal(matrix: list[list[float]]) -> float:
     return values[~torch.eye(len(values), dtype=torch.bool)].nanmean().item()
 
 
-def probe(features, labels, tested, truths, classes: int, ridge: float = 1e-3) -> torch.Tensor:
+def probe(features, labels, tested, truths, classes: int) -> torch.Tensor:
     """A linear classifier in closed form: ridge regression on one-hot labels.
 
     Fitted on `features` (N C, standardised) and `labels`, scored on `tested` and `truths`.
@@ -95,7 +96,7 @@ def probe(features, labels, tested, truths, classes: int, ridge: float = 1e-3) -
     x, test = (x - mean) / std, (test - mean) / std  # N C
     targets = torch.eye(classes, dtype=torch.float64)[labels]  # N classes
     level = targets.mean(dim=0)
-    penalty = ridge * len(x) * torch.eye(x.shape[1], dtype=torch.float64)
+    penalty = RIDGE * len(x) * torch.eye(x.shape[1], dtype=torch.float64)
     weights = torch.linalg.solve(x.T @ x + penalty, x.T @ (targets - level))  # C classes
     return (test @ weights + level).argmax(dim=1) == truths
 

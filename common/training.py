@@ -54,6 +54,7 @@ class Trainer:
     samples, the training one measured on the augmented images as they passed; `lr` is the highest
     rate of the epoch; `images_per_s` counts training only, `seconds` all since the beginning.
     `step` counts in the epoch.
+    Raises: UserError if a process would get fewer images of a batch than `accumulate` parts.
     """
 
     def __init__(
@@ -177,8 +178,8 @@ class Trainer:
         """The numbers of the epoch that has just ended."""
         loss, sums = self.check(), self.sums
         seconds = sums["seconds"] + self._tick()
-        parallel.same_buffers(self.best_model)
-        val_loss, val_accuracy = evaluate(self.best_model, self.dataset, "val", self.device)
+        parallel.same_buffers(self.evaluated_model)
+        val_loss, val_accuracy = evaluate(self.evaluated_model, self.dataset, "val", self.device)
         self._tick()
         row = {"epoch": len(self.rows) + 1, "pixels": self._size(), "lr": sums["peak"]}
         row |= {"train_loss": loss / sums["seen"]}
@@ -188,13 +189,16 @@ class Trainer:
         return row
 
     @property
-    def best_model(self) -> nn.Module:
+    def evaluated_model(self) -> nn.Module:
         """The averaged network if there is one, else the network."""
         return self.average.model if self.average else self.model
 
     def state(self) -> dict:
         """Everything but the model's own state, as tensors and plain values. Every process of a
-        training must ask for it; that of rank 0 is the one to keep."""
+        training must ask for it; that of rank 0 is the one to keep.
+
+        Raises: Diverged if a loss of this epoch was not a number.
+        """
         self.check()
         cuda = torch.cuda.get_rng_state_all() if self.device.startswith("cuda") else []
         state = {"optimizer": self.optimizer.state_dict(), "schedule": self.schedule.state_dict()}

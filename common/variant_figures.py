@@ -31,12 +31,12 @@ def deep_training(losses: dict, paths: dict, layers: int, classes: int, data_nam
     `losses` as `deep.twins` gives them, `paths` as `deep.identity_paths`.
     """
     course = {kind: _course(runs) for kind, runs in losses.items()}
-    title = f"{layers} layers: with shortcuts the loss {course['residual']}, "
+    title = f"{layers:,} layers: with shortcuts the loss {course['residual']}, "
     title += f"without them it {course['plain']}"
     subtitle = f"Left: pre-activation bottlenecks, {data_name}, 8x8 pixels, one line a seed, grey: "
-    subtitle += "guessing. Right: 16 channels at initialisation, mean and range over seeds"
+    subtitle += "chance. Right: 16 channels at initialisation, mean and range over seeds"
     figure, axes = new_figure(title, subtitle, 11, 4.8, ncols=2)
-    labels = [(math.log(classes), "guessing", GREY)]
+    labels = [(math.log(classes), "chance", GREY)]
     for kind, runs in losses.items():
         colour, dash = TWINS[kind]
         for run in runs:

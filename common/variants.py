@@ -96,10 +96,9 @@ def ratio(numerator: list[float], denominator: list[float]) -> str:
 
 def judge(table: dict[str, dict]) -> dict[str, str]:
     """Each network's test accuracy against the reference's: better, worse, neither, diverged."""
-    words = {"holds": "better", "does not hold": "worse"}
-    neither, accuracy = "no difference beyond the spread", table[REFERENCE]["accuracy"]
+    accuracy = table[REFERENCE]["accuracy"]
     judged = {n: lesson.greater(found["accuracy"], accuracy) for n, found in table.items()}
-    judged = {name: words.get(verdict, neither) for name, verdict in judged.items()}
+    judged = {name: lesson.in_words(verdict) for name, verdict in judged.items()}
     lost = {n: "diverged" for n, f in table.items() if any(map(math.isnan, f["accuracy"]))}
     return judged | {REFERENCE: ""} | lost
 

@@ -1,7 +1,7 @@
 """Record the lessons' results under .github/recorded and write README.md's tables anew.
 
-The tables are made anew either way: of mistakes (measured), of models (counted), and of lessons,
-variants, CIFAR-10 and claims (from what is recorded).
+The tables are made anew either way: of mistakes (measured), of models (counted, and recorded), and
+of lessons, variants, CIFAR-10, claims and speed (recorded).
 
 python -m tests.record              run every lesson, then refresh the README
 python -m tests.record --no-run     refresh the README from what is recorded
@@ -31,8 +31,8 @@ def refresh_table(readme: str, name: str, table: str) -> str:
 
 def refresh_all(readme: str) -> str:
     """The README as what is recorded, and the code, would have it."""
-    made = {"models": tables.models(), "mistakes": tables.mistakes()}
-    for name in ("lessons", "variants", "cifar10", "claims"):
+    made = {"mistakes": tables.mistakes()}
+    for name in ("lessons", "variants", "cifar10", "models", "claims", "speed"):
         made[name] = getattr(tables, name)(RECORDED)
     for name, table in made.items():
         readme = refresh_table(readme, name, table)
@@ -58,7 +58,7 @@ def keep(path: Path, data: str, device: str, commit: str) -> Path:
     results = json.loads(path.read_text(encoding="utf-8"))
     measured, settings, seed = results["measured"], results["settings"], results["seed"]
     flags = flags_of(settings)
-    if flags not in dict(tables.RUNS):
+    if flags not in (*tables.RUNS, *tables.FULL.values()):
         raise SystemExit(f"tests/tables.py has no row for {flags}")
     source = "--data cifar10" if settings["data_dir"] == "None" else "--data-dir DIR"
     kept = {

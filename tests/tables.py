@@ -22,26 +22,27 @@ from tests.mistakes import (
     symptom,
 )
 
-# network, its blocks, image size
+# network, its blocks, image size, accuracy on CIFAR-10 in its paper (%)
 MODELS = [
-    ("cifar_resnet-20", "BasicBlock", 32),
-    ("cifar_resnet-56", "BasicBlock", 32),
-    ("cifar_preact_resnet-164", "PreActBottleneck", 32),
-    ("cifar_wide_resnet-28-10", "WideBlock", 32),
-    ("cifar_resnext-29-8-64", "ResNeXtBlock", 32),
-    ("cifar_densenet-100-12", "DenseLayer, Transition", 32),
-    ("resnet18", "BasicBlock", 32),
-    ("resnet18", "BasicBlock", 224),
-    ("resnet34", "BasicBlock", 224),
-    ("resnet50", "Bottleneck", 224),
-    ("resnet101", "Bottleneck", 224),
-    ("resnet152", "Bottleneck", 224),
-    ("resnext50_32x4d", "ResNeXtBlock", 224),
-    ("densenet121", "DenseLayer, Transition", 224),
-    ("seresnet50", "SEBottleneck", 224),
+    ("cifar_plain-20", "PlainBlock", 32, ""),
+    ("cifar_resnet-20", "BasicBlock", 32, "91.25"),
+    ("cifar_plain-56", "PlainBlock", 32, ""),
+    ("cifar_resnet-56", "BasicBlock", 32, "93.03"),
+    ("cifar_se_resnet-110", "SEBasicBlock", 32, "94.79"),
+    ("cifar_preact_resnet-164", "PreActBottleneck", 32, "94.54"),
+    ("cifar_densenet-100-12", "DenseLayer", 32, "95.49"),
+    ("cifar_wide_resnet-16-4", "WideBlock", 32, ""),
+    ("cifar_resnext-29-8-64", "ResNeXtBlock", 32, "96.35"),
+    ("resnet18", "BasicBlock", 32, ""),
+    ("resnet34", "BasicBlock", 32, ""),
+    ("resnet50", "Bottleneck", 32, ""),
+    ("resnet18", "BasicBlock", 224, ""),
+    ("resnet34", "BasicBlock", 224, ""),
+    ("resnet50", "Bottleneck", 224, ""),
+    ("resnet152", "Bottleneck", 224, ""),
+    ("resnext50_32x4d", "ResNeXtBlock", 224, ""),
+    ("densenet121", "DenseLayer", 224, ""),
 ]
-
-
 LETTERS = "abcdefgh"  # for notes below a table
 
 # a variant's idea, and what it is for
@@ -55,28 +56,20 @@ IDEAS = {
     "dense-22 (1/3)": ("the same, a third of the parameters", "the same accuracy"),
 }
 
-# lesson 6's flags, and the accuracy in the network's paper
+# lesson 6's flags: short trainings, and for the models the full recipe
 SHORT = "--epochs 6 --sizes 16 24 32"
 RUNS = [
-    ("--model cifar_resnet-14 --epochs 10 --sizes 16 24 32", ""),
-    ("--model cifar_wide_resnet-16-2 --epochs 15 --sizes 16 24 32", ""),
-    ("--model resnet18 --epochs 14 --lr 0.1 --sizes 16 24 32 --smoothing 0.1", ""),
-    (f"--model cifar_plain-20 {SHORT}", ""),
-    (f"--model cifar_resnet-20 {SHORT}", ""),
-    (f"--model cifar_plain-56 {SHORT}", ""),
-    (f"--model cifar_resnet-56 {SHORT}", ""),
-    ("--model cifar_plain-20 --epochs 200", ""),
-    ("--model cifar_resnet-20 --epochs 200", "91.25"),
-    ("--model cifar_plain-56 --epochs 200", ""),
-    ("--model cifar_resnet-56 --epochs 200", "93.03"),
-    ("--model cifar_se_resnet-110 --epochs 200", "94.79"),
-    ("--model cifar_densenet-100-12 --epochs 200", "95.49"),
-    ("--model cifar_preact_resnet-164 --epochs 200", "94.54"),
-    ("--model cifar_wide_resnet-16-4 --epochs 200", ""),
-    ("--model resnet18 --epochs 200 --lr 0.1", ""),
-    ("--model resnet34 --epochs 200 --lr 0.1", ""),
-    ("--model resnet50 --epochs 200 --lr 0.1", ""),
+    "--model cifar_resnet-14 --epochs 10 --sizes 16 24 32",
+    "--model cifar_wide_resnet-16-2 --epochs 15 --sizes 16 24 32",
+    "--model resnet18 --epochs 14 --lr 0.1 --sizes 16 24 32 --smoothing 0.1",
+    *(f"--model cifar_{twin} {SHORT}" for twin in ("plain-20", "resnet-20")),
+    *(f"--model cifar_{twin} {SHORT}" for twin in ("plain-56", "resnet-56")),
 ]
+FULL = {
+    name: f"--model {name} --epochs 200{' --lr 0.1' if name.startswith('resnet') else ''}"
+    for name, _, size, _ in MODELS
+    if size == 32
+}
 
 
 PAGE = """# Mistakes in public implementations of residual networks
@@ -93,18 +86,23 @@ def markdown(header: list[str], rows: list[list], right: str = "") -> str:
     return "\n".join("| " + " | ".join(map(str, row)) + " |" for row in [header, rule, *rows])
 
 
-def models() -> str:
-    """Blocks, parameters, multiply-adds and layers of the networks by name."""
-    rows = []
-    for name, blocks, size in MODELS:
+def models(recorded: Path) -> str:
+    """Blocks, size and cost of the networks by name; published and measured accuracies."""
+    rows, runs = [], long_runs(recorded)
+    for name, block, size, published in MODELS:
         with torch.device("meta"):
             model = build_model(name, 10 if size == 32 else 1000, size)
         macs = analysis.multiply_adds(model, 3, size, size)
-        count, layers = f"{analysis.parameter_count(model):,}", analysis.depth(model)
-        published = published_accuracy(name) if size == 224 else ""
-        rows.append([f"`{name}`", blocks, size, count, f"{macs / 1e9:.2f}", layers, published])
-    header = ["`--model`", "blocks", "image", "parameters", "multiply-adds (G)", "layers"]
-    return markdown([*header, "ImageNet top-1 (%)"], rows, "23456")
+        costs = [f"{analysis.parameter_count(model) / 1e6:.2f}", f"{macs / 1e9:.2f}"]
+        costs.append(analysis.depth(model))
+        if size == 32:
+            found = runs[FULL[name]]
+            ours = accuracy([run["test"] for run in found]) if found else "not&nbsp;yet"
+            rows.append([f"`{name}`", block, *costs, published, ours])
+        else:
+            rows.append([f"`{name}`, {size}", block, *costs, published_accuracy(name), ""])
+    header = ["`--model`", "blocks", "parameters (M)", "multiply-adds (G)", "layers"]
+    return markdown([*header, "published (%)", "ours (%)"], rows, "23456")
 
 
 def published_accuracy(name: str) -> str:
@@ -128,8 +126,8 @@ def variants(recorded: Path) -> str:
 
 
 def long_runs(recorded: Path) -> dict[str, list[dict]]:
-    """What is kept of lesson 6's runs on CIFAR-10, by the flags of `RUNS`."""
-    runs = {flags: [] for flags, _ in RUNS}
+    """What is kept of lesson 6's runs on CIFAR-10, by the flags of `RUNS` and `FULL`."""
+    runs = {flags: [] for flags in (*RUNS, *FULL.values())}
     for path in sorted(recorded.glob("cifar10/*.json")):
         run = json.loads(path.read_text(encoding="utf-8"))
         runs[run["flags"]].append(run)
@@ -140,30 +138,20 @@ def long_runs(recorded: Path) -> dict[str, list[dict]]:
 
 
 def cifar10(recorded: Path) -> str:
-    """What lesson 6 reached on CIFAR-10, by its flags; what was not run says so."""
-    rows, published, places = [], dict(RUNS), []
+    """What lesson 6 reached on CIFAR-10, by its flags."""
+    rows, places = [], []
     for flags, found in long_runs(recorded).items():
-        flags, name = flags.removeprefix("--model "), flags.split()[1]
-        ours = ["not&nbsp;measured&nbsp;yet", "", "", ""]
-        if found:
-            ours = [accuracy([run[key] for run in found]) for key in ("test", "mirror")]
-            ours[1] = ours[1].split("&nbsp;(")[0]
-            ours.append(f"{max(run['seconds'] for run in found) / 60:.0f}")
-            place = f"{found[0]['data']}, {found[0]['device']}"
-            places += [place] if place not in places else []
-            ours.append(LETTERS[places.index(place)])
-        count = f"{parameters(name) / 1e6:.2f}"
-        rows.append([f"`{flags}`", count, published[f"--model {flags}"], *ours])
-    header = ["`--model`", "parameters (M)", "paper (%)", "ours (%)", "mirror (%)"]
-    table = markdown([*header, "minutes", "on"], rows, "12345")
+        if not found:
+            continue
+        place = f"{found[0]['data']}, {found[0]['device']}"
+        places += [place] if place not in places else []
+        test, mirror = (accuracy([run[key] for run in found]) for key in ("test", "mirror"))
+        minutes = f"{max(run['seconds'] for run in found) / 60:.0f}"
+        shown = f"`{flags.removeprefix('--model ')}`", test, mirror.split("&nbsp;(")[0], minutes
+        rows.append([*shown, LETTERS[places.index(place)]])
+    table = markdown(["`--model`", "test (%)", "mirror (%)", "minutes", "on"], rows, "123")
     where = "; ".join(map(": ".join, zip(LETTERS, places, strict=False)))
     return f"{table}\n\nMinutes of training, the longest run's. On {where}."
-
-
-def parameters(name: str) -> int:
-    """Parameters of a network for CIFAR-10."""
-    with torch.device("meta"):
-        return analysis.parameter_count(build_model(name, 10, 32))
 
 
 def long_run_claims(recorded: Path) -> list[list[str]]:
@@ -217,6 +205,21 @@ def claims(recorded: Path) -> str:
     table = markdown(["lesson", "claim", "source", "measured here", "verdict"], rows)
     where = f"On {' and '.join(sorted(made_on))}; seconds as in the table of lessons."
     return f"{table}\n\n{where} Lesson 6: data, device and minutes as in the table before."
+
+
+def speed(recorded: Path) -> str:
+    """The ratios of tests/benchmark.py, as recorded."""
+    found = json.loads((recorded / "benchmark.json").read_text(encoding="utf-8"))
+    said = []
+    for key, what in (("training", "training"), ("data", "the data path alone")):
+        ratios = found[key]
+        said.append(f"{statistics.median(ratios):.1f} ({min(ratios):.1f} to {max(ratios):.1f})")
+        said[-1] += f" for {what}"
+    bf16 = "native bf16" if found["native_bf16"] else "float32"
+    return (
+        f"Ours is faster by {' and by '.join(said)}: median and range of {len(ratios)} pairs, on "
+        f"{found['device']}, {bf16}, torch {found['torch']}."
+    )
 
 
 def lesson_results(recorded: Path) -> list[dict]:

@@ -33,7 +33,7 @@ def test_nodes_and_skip_edges(block, channels, nodes, skip, after):
     counts = graph.counts()
     assert counts["operations"] == nodes - 2
     assert counts["after the join"] == after
-    assert counts["on the skip path"] == (len(skip) - 1 if skip else None)
+    assert counts["on the shortcut"] == (len(skip) - 1 if skip else None)
 
 
 def test_shapes_are_those_of_the_results():

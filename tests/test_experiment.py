@@ -6,7 +6,18 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from common import UserError, analysis, data, experiment, lesson, models, optim, threads, training
+from common import (
+    UserError,
+    ablations,
+    analysis,
+    data,
+    experiment,
+    lesson,
+    models,
+    optim,
+    threads,
+    training,
+)
 
 
 @pytest.fixture(scope="module")
@@ -94,14 +105,14 @@ def test_the_other_findings_can_be_contradicted(comparison, report):
 def test_ablations_and_sweep(comparison, tmp_path):
     extra = ["--ablate", "--sweep", "--out-dir", str(tmp_path)]
     measured = comparison.main(["--quick", "--data", "shapes", *extra])["measured"]
-    assert set(measured["ablations"]) == set(comparison.ABLATIONS)
+    assert set(measured["ablations"]) == set(ablations.ABLATIONS)
     assert set(measured["sweep"]) == set(measured["errors"])
     json.dumps(measured)
 
 
 def test_ablations_change_what_they_say(comparison):
     def kinds(name):
-        change, _ = comparison.ABLATIONS[name]
+        change, _ = ablations.ABLATIONS[name]
         torch.manual_seed(0)
         return change(models.cifar_resnet(8))
 
@@ -115,7 +126,7 @@ def test_ablations_change_what_they_say(comparison):
     assert kinds("PyTorch's default init").conv1.weight.abs().max() <= bound
     assert kinds("baseline").conv1.weight.abs().max() > bound
     optimizer = optim.sgd(zeroed, 0.1)
-    schedule = comparison.ABLATIONS["constant learning rate"][1]["schedule"](optimizer, 10, 2)
+    schedule = ablations.ABLATIONS["constant learning rate"][1]["schedule"](optimizer, 10, 2)
     rates = []
     for _ in range(4):
         rates.append(optimizer.param_groups[0]["lr"])
@@ -148,7 +159,7 @@ def test_a_probe_changes_nothing(tiny):
         torch.manual_seed(0)
         model = models.cifar_resnet(8, width=4)
         x, y = next(tiny.batches("train", 64))
-        probe = analysis.Probe(model, ["layer1.0", "layer3.0"], x, y, [0, 1, 6])
+        probe = analysis.Recorder(model, ["layer1.0", "layer3.0"], x, y, [0, 1, 6])
         list(training.fit(model, tiny, 1, batch_size=48, on_step=probe if watch else None))
         states.append(model.state_dict())
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
@@ -159,7 +170,7 @@ def test_a_probe_changes_nothing(tiny):
 
 def test_update_size_is_relative():
     model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 1, bias=False))
-    probe = analysis.Probe(model, [], None, None, [0])
+    probe = analysis.Recorder(model, [], None, None, [0])
     probe.gradients = {}
     probe._before = probe._weights()
     with torch.no_grad():

@@ -1,5 +1,6 @@
 """The README: its commands parse, its outputs are recorded ones, its snippets run."""
 
+import ast
 import contextlib
 import importlib
 import io
@@ -23,7 +24,8 @@ COMMANDS += [
     for line in re.findall(r"^ +(torchrun .*)$", README, re.MULTILINE)
     if (found := re.match(r"torchrun --nproc-per-node \d+", line))
 ]
-COMMANDS += [f"python 06_practical_example.py {flags}" for flags, _ in tables.RUNS]
+LONG = (*tables.RUNS, *tables.FULL.values())
+COMMANDS += [f"python 06_practical_example.py {flags}" for flags in LONG]
 
 
 def test_the_first_command_runs_the_lessons_and_the_second_the_tests():
@@ -75,23 +77,25 @@ def test_the_readme_is_the_one_that_recording_would_write():
 
 def test_a_changed_result_changes_the_readme(tmp_path):
     shutil.copytree(record.RECORDED, tmp_path / "recorded")
+    digit = r'("measured": "\D*|"(?:test": 0\.|seconds": |training": \[\s+))\d'
+    made_from = (tables.lessons, tables.variants, tables.claims, tables.cifar10, tables.speed)
     for path in sorted((tmp_path / "recorded").rglob("*.json")):
         text = path.read_text(encoding="utf-8")
-        changed = re.sub(r'("measured": "\D*|"test": 0\.)\d', r"\g<1>33", text)
+        changed = re.sub(digit, r"\g<1>33", text)
         path.write_text(changed, encoding="utf-8")
-        made = [table(tmp_path / "recorded") for table in (tables.claims, tables.cifar10)]
+        made = [table(tmp_path / "recorded") for table in made_from]
         assert all(table in README for table in made) == (changed == text), path
         path.write_text(text, encoding="utf-8")
 
 
 def test_every_table_is_there():
-    for name in ("lessons", "variants", "models", "claims", "cifar10", "mistakes"):
+    for name in ("lessons", "variants", "models", "claims", "cifar10", "mistakes", "speed"):
         assert record.refresh_table(README, name, "another table") != README
 
 
 def test_the_rows_of_long_runs_are_the_flags_that_a_run_would_be_kept_under():
     script = importlib.import_module("06_practical_example")
-    for flags, _ in tables.RUNS:
+    for flags in LONG:
         settings = {key: str(value) for key, value in vars(script.arguments(flags.split())).items()}
         assert record.flags_of(settings) == flags
     assert "--compile" in record.flags_of(settings | {"compile": "True"}).split()
@@ -115,8 +119,13 @@ def test_a_long_run_is_kept_whole(tmp_path, monkeypatch):
 
 
 def test_every_module_is_in_the_reading_order():
-    for path in (ROOT / "common").glob("[a-z]*"):
-        assert f"(common/{path.name})" in README or path.name == "__pycache__", path
+    order = (ROOT / "common" / "README.md").read_text(encoding="utf-8")
+    modules = [path for path in (ROOT / "common").glob("[a-z]*") if path.name != "__pycache__"]
+    for path in modules:
+        source = (path / "__init__.py" if path.is_dir() else path).read_text(encoding="utf-8")
+        about = ast.get_docstring(ast.parse(source)).split("\n\n")[0].replace("\n", " ")
+        assert f"- [{path.name}]({path.name}): {about}\n" in order
+    assert order.count("- [") == len(modules)
 
 
 def test_links_and_pictures_exist():

@@ -262,5 +262,5 @@ def test_a_model_with_dropout_continues_exactly(tmp_path):
     again.restore(kept["training"])
     list(again.run())
     assert alike(whole.model.state_dict(), again.model.state_dict())
-    assert alike(whole.best_model.state_dict(), again.best_model.state_dict())
+    assert alike(whole.evaluated_model.state_dict(), again.evaluated_model.state_dict())
     assert alike(whole.rows, again.rows)

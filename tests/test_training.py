@@ -109,10 +109,10 @@ def test_the_average_follows_the_weights_and_is_what_is_validated(tiny):
     for step, weights in enumerate(seen[1:], 1):
         keep = min(0.9, (1 + step) / (10 + step))
         expected = [keep * e + (1 - keep) * w for e, w in zip(expected, weights, strict=True)]
-    averaged = list(trainer.best_model.parameters())
+    averaged = list(trainer.evaluated_model.parameters())
     assert all(torch.allclose(a, e, atol=1e-6) for a, e in zip(averaged, expected, strict=True))
     assert not torch.equal(averaged[0], next(model.parameters()))
-    assert row["val_loss"] == training.evaluate(trainer.best_model, tiny, "val")[0]
+    assert row["val_loss"] == training.evaluate(trainer.evaluated_model, tiny, "val")[0]
     assert trainer.state()["average"]["conv1.weight"].equal(averaged[0])
 
 

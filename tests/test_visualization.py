@@ -8,7 +8,8 @@ import pytest
 import torch
 from matplotlib import pyplot
 
-from common import UserError, checkpoints, experiment, lesson, models, pictures, plotting
+from common import UserError, checkpoints, experiment, lesson, models, plotting
+from common import inspection_figures as figures
 from common.flow import CONDITIONS
 
 plotting.use_theme()
@@ -51,13 +52,13 @@ def test_gradients_can_contradict_the_findings(script, report):
 
 def test_the_title_of_gradient_flow_says_what_it_is_given():
     trained = {"plain": [30.0, 2.0, 1.0], "residual": [1.0, 1.0, 2.0]}
-    figure = pictures.gradient_flow(norms(0.4, (1.3, 1.0)), trained, "")
+    figure = figures.gradient_flow(norms(0.4, (1.3, 1.0)), trained, "")
     ends = [text.get_text() for text in figure.axes[-1].texts]
     assert set(ends) == {"plain explodes, x30", "residual stays level, x0.5"}
     claimed = title(figure)
     assert "plain's gradient vanishes with the default init (x3e-06)" in claimed
     assert "explodes with BN (x39)" in claimed
-    denied = title(pictures.gradient_flow(norms(1.4, (0.5, 1.0)), trained, ""))
+    denied = title(figures.gradient_flow(norms(1.4, (0.5, 1.0)), trained, ""))
     assert "plain's gradient explodes with the default init (x1e+02)" in denied
     assert "vanishes with BN" in denied
 
@@ -83,7 +84,7 @@ def test_landscapes_can_contradict_the_claim(script, report, rough, smooth):
     verdict = "holds" if rough == "plain" else "does not hold"
     assert [finding["verdict"] for finding in report.findings] == [verdict] * 2
     assert report.failed == []
-    figure = pictures.loss_landscape(found, errors, shares, np.linspace(-1, 1, 5).tolist(), "")
+    figure = figures.loss_landscape(found, errors, shares, np.linspace(-1, 1, 5).tolist(), "")
     panels = [ax.get_title() for ax in figure.axes]
     assert "training error 31 %" in panels[0]
     said = {rough: "100 %", smooth: "0 %"}
@@ -95,7 +96,7 @@ def test_a_centre_that_is_not_the_loss_fails_the_check(script, report):
     found["residual"]["plain"] += 1e-7
     shares = script.roughness(found)
     script.report_landscape(report, found, dict.fromkeys(found, 0.1), shares, 9)
-    assert report.failed == ["residual: the centre is its own loss to the bit"]
+    assert report.failed == ["residual: the loss at the centre is the network's own, to the bit"]
 
 
 def seen(accuracy, similar):
@@ -113,17 +114,17 @@ def test_features_can_contradict_the_claim_and_the_title_follows(script, report)
     assert [f["verdict"] for f in report.findings] == ["holds", "does not hold"]
     assert alike == {"plain": pytest.approx([0.9] * 3), "residual": pytest.approx([0.2] * 3)}
     image = np.zeros((8, 8, 3), np.uint8)
-    text = title(pictures.feature_evolution(image, ["cat", "dog"], pair, ""))
+    text = title(figures.feature_evolution(image, ["cat", "dog"], pair, ""))
     assert "plain 80 %, residual 30 %" in text
     assert "plain 0.90, residual 0.20" in text
 
 
 def test_networks_keep_their_colours():
-    looks = pictures.looks(["residual", "plain"])
+    looks = figures.looks(["residual", "plain"])
     assert looks == {kind: plotting.TWINS[kind] for kind in looks}
     names = ["cifar_plain-8", "cifar_plain-20", "resnet18", "densenet121"]
-    assert len(set(pictures.looks(names).values())) == 4
-    assert len(pictures.looks(map(str, range(9)))) == 9
+    assert len(set(figures.looks(names).values())) == 4
+    assert len(figures.looks(map(str, range(9)))) == 9
 
 
 CHECKED = ["cifar_plain-8", "cifar_preact_resnet-8", "cifar_densenet-10-4", "resnet18"]

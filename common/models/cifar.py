@@ -31,7 +31,10 @@ def _blocks(depth: int, step: int, rest: int) -> int:
 
 
 def cifar_resnet(depth: int, shortcut: str = "A", num_classes: int = 10, width: int = 16):
-    """CIFAR ResNet of depth 6n + 2: 269,722 parameters at 20, 853,018 at 56 (option A)."""
+    """CIFAR ResNet of depth 6n + 2: 269,722 parameters at 20, 853,018 at 56 (option A).
+
+    Raises: ValueError for another depth, here and below, or another shortcut.
+    """
     block = partial(BasicBlock, shortcut=shortcut)
     return CifarNet(block, _blocks(depth, 6, 2), num_classes, width)
 
@@ -61,13 +64,13 @@ def cifar_preact_resnet(depth: int, num_classes: int = 10, width: int = 16):
     return PreActNet(PreActBottleneck, _blocks(depth, 9, 2), num_classes, width)
 
 
-def cifar_wide_resnet(depth: int, width: int, dropout: float = 0.0, num_classes: int = 10):
-    """WRN-depth-width (Zagoruyko & Komodakis 2016, arXiv:1605.07146, table 1), depth 6n + 4.
+def cifar_wide_resnet(depth: int, widen_factor: int, dropout: float = 0.0, num_classes: int = 10):
+    """WRN-depth-widen_factor (Zagoruyko & Komodakis 2016, arXiv:1605.07146, table 1), depth 6n + 4.
 
-    Stages of 16, 32 and 64 channels, each times `width`: 36,479,194 parameters at 28 and 10.
+    Stages of 16, 32 and 64 channels, each times `widen_factor`: 36,479,194 parameters at 28 and 10.
     """
     block = partial(WideBlock, dropout=dropout)
-    return PreActNet(block, _blocks(depth, 6, 4), num_classes, 16 * width, stem=16)
+    return PreActNet(block, _blocks(depth, 6, 4), num_classes, 16 * widen_factor, stem=16)
 
 
 def cifar_resnext(

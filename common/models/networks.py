@@ -142,7 +142,7 @@ class DenseNet(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         _warn_if_small(x, self.stem)
-        x = F.relu(self.features(x))  # N channels H/32 W/32
+        x = F.relu(self.features(x))  # N channels H/32 W/32, with the CIFAR stem H/4 W/4
         return self.classifier(x.mean(dim=(2, 3)))  # N num_classes
 
 
@@ -177,7 +177,7 @@ def _kaiming(model: nn.Module) -> None:
 
 @torch.fx.wrap
 def _warn_if_small(images: torch.Tensor, stem: str) -> None:
-    """Warn when the ImageNet stem meets an image under 64 pixels: the last stage would see 1x1."""
+    """Warn when the ImageNet stem meets an image under 64 pixels: its end is 2x2 or less."""
     if stem == "imagenet" and min(images.shape[-2:]) < 64:
         message = "the ImageNet stem leaves almost nothing of an image this small: use stem='cifar'"
         warnings.warn(message, stacklevel=3)
