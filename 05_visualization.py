@@ -10,7 +10,8 @@ Builds on: lessons 1 to 3. Papers: Yang et al. 2019 (arXiv:1902.08129), theorem 
 Bengio 2016 (arXiv:1610.01644).
 Takes about a minute on two cores (two networks trained on the built-in Shapes-10, at 16x16).
 Writes gradient_flow.png, loss_landscape.png, architecture.png, feature_evolution.png, report.txt
-and results.json to outputs/05_visualization/.
+and results.json to outputs/05_visualization/, with --checkpoint to
+outputs/05_visualization_checkpoint/.
 
     python 05_visualization.py --image CAT.jpg
     python 05_visualization.py --checkpoint outputs/06_practical_example/last.pt
@@ -220,7 +221,8 @@ def main(argv: list[str] | None = None) -> dict:
     experiment.build_twin("plain", *size, args.seed)  # refuses a wrong depth before all else
     image = dataset.val.images[0].permute(1, 2, 0).numpy()  # H W 3
     image = data.read_image(args.image, args.image_size) if args.image else image
-    report = lesson.Report(__file__, args, dataset.name, dataset.why)
+    name = f"{Path(__file__).stem}_checkpoint" if nets else __file__
+    report = lesson.Report(name, args, dataset.name, dataset.why)
     args.device = report.results["device"]
     dataset = dataset.to(args.device)
     nets = {n: m.to(args.device) for n, m in nets.items()} or trained_twins(args, dataset)

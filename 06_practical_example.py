@@ -102,8 +102,6 @@ def train(report, dataset: data.Dataset, model: nn.Module, resumed: dict) -> tra
             say_row(report, row)
     last, best = report.folder / "last.pt", report.folder / "best.pt"
     how = f"continue with python {report.folder.name}.py --resume {shlex.quote(str(last))}"
-    if args.out_dir != lesson.OUTPUTS:
-        how += f" --out-dir {shlex.quote(str(args.out_dir))}"
     pause = 20 if parallel.world() > 1 and device == "cuda" else 1  # asking makes GPUs wait
     with signals.noted() as stop:
 
@@ -208,7 +206,7 @@ def arguments(argv: list[str] | None, defaults: dict | None = None):
     add("--compile", action=BooleanOptionalAction, default=False,
         help="compile the network with torch.compile")  # fmt: skip
     add("--resume", type=Path, metavar="FILE", help="continue the training of a checkpoint, "
-        "exactly; its settings need not be repeated")  # fmt: skip
+        "exactly, with its settings, in its folder")  # fmt: skip
     add("--checkpoint", type=Path, metavar="FILE", help="the network for --predict or --evaluate")
     add("--predict", type=Path, nargs="+", metavar="IMAGE", help="name what is on these pictures")
     add("--evaluate", action="store_true", help="test on the images of --data or --data-dir")
@@ -228,7 +226,10 @@ def resumed_arguments(argv: list[str] | None, args) -> tuple:
         return args, {}
     entries = checkpoints.read_training(args.resume)
     known = entries["settings"] | entries.get("sources", {})
-    args = arguments(argv, {name: known[name] for name in SETTINGS + SOURCES if name in known})
+    defaults = {name: known[name] for name in SETTINGS + SOURCES if name in known}
+    if args.resume.resolve().parent.name == Path(__file__).stem:  # go on where it stopped
+        defaults["out_dir"] = args.resume.resolve().parent.parent
+    args = arguments(argv, defaults)
     checkpoints.same_settings(args.resume, entries, settings_of(args))
     return args, entries
 

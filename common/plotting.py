@@ -33,7 +33,7 @@ def new_figure(title: str, subtitle: str, width: float = 9, height: float = 5, *
 def titled(title: str, subtitle: str, width: float, height: float):
     """The same without axes."""
     figure = pyplot.figure(figsize=(width, height), layout="constrained")
-    title = textwrap.fill(title, int(width * 9.5))
+    title = textwrap.fill(title, int(width * 9))
     subtitle = textwrap.fill(subtitle, int(width * 12.5))
     below = 0.12 + 0.24 * (title.count("\n") + 1)  # inches from the top
     bottom = below + 0.08 + 0.18 * (subtitle.count("\n") + 1)

@@ -119,7 +119,7 @@ def test_a_signal_finishes_the_step_saves_and_says_how_to_go_on(
     assert process.returncode == status
     assert len(errors.splitlines()) == 1
     advice = shlex.split(errors.split(f"continue with python {SCRIPT}.py ")[1])
-    assert advice == ["--resume", str(tmp_path / LAST), "--out-dir", str(tmp_path)]
+    assert advice == ["--resume", str(tmp_path / LAST)]
     importlib.import_module(SCRIPT).main(advice)
     first, second = (torch.load(f / LAST, weights_only=True) for f in (whole, tmp_path))
     assert alike(first, second)

@@ -149,7 +149,7 @@ def test_checkpoints_are_drawn(script, tmp_path):
     measured = results["measured"]
     assert list(measured["landscapes"]) == CHECKED[:3]
     assert len(measured["features"]["cifar_densenet-10-4"]["accuracies"]) > 3
-    assert len(list((tmp_path / "05_visualization").glob("*.png"))) == 4
+    assert len(list((tmp_path / "05_visualization_checkpoint").glob("*.png"))) == 4
     json.dumps(measured)
 
 
