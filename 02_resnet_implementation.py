@@ -14,21 +14,98 @@ a checkpoint in torchvision's format, to outputs/02_resnet_implementation_weight
     python 02_resnet_implementation.py --model resnet50 --weights FILE.pth --image CAT.jpg
 """
 
+import statistics
+import timeit
 import warnings
 from pathlib import Path
+
+from common import analysis, data, lesson, models, plotting, training
+from common.blocks import BasicBlock, Bottleneck
 
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
 import torchvision
 from PIL import Image
-from tqdm import tqdm
-
-from common import analysis, checkpoints, data, lesson, models, plotting
-from common.blocks import BasicBlock, Bottleneck
 
 FAMILY = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
-STAGES = ("conv1", "layer1", "layer2", "layer3", "layer4")
+QUICK = ("resnet18", "resnet50")  # with --quick: one network of either block
+STAGES = ["conv1", "layer1", "layer2", "layer3", "layer4"]
+PAPER = {20: "0.27", 32: "0.46", 44: "0.66", 56: "0.85", 110: "1.7"}  # table 6: depth, millions
+
+
+def main(argv: list[str] | None = None) -> dict:
+    """Run the lesson; returns what it measured."""
+    args = arguments(argv)
+    plotting.use_theme(args.show)
+    torch.manual_seed(args.seed)
+    if args.weights:
+        return use_weights(args)
+    images = data.load(args.data, args.data_dir, args.data_url, limit=100)
+    report = lesson.Report(__file__, args, images.name, images.why)
+    measured = {}
+
+    report.section("1. ResNet-18 by hand equals the class")
+    # Thirty lines hold the whole network. They are right if they give the class's numbers.
+    difference = measured["by_hand_difference"] = by_hand_difference()
+    report.say(f"largest relative difference: {difference:.1e}")
+    report.check("by hand equals resnet18", difference < 1e-5)
+
+    report.section("2. Table 1 of the paper, as built (input 224x224)")
+    # All five are one plan with other counts, read off the running networks, not off the code.
+    measured["table_1"] = table_1()
+    report.table(list(measured["table_1"].values()))
+    report.say("In each stage: convolution or blocks x output channels.")
+
+    report.section("3. BasicBlock against Bottleneck, at 56x56")
+    # Why the deep ones change the block: many channels are affordable only between 1x1s.
+    measured["blocks"] = basic_against_bottleneck()
+    report.table(measured["blocks"])
+    report.say("At about the same cost the bottleneck carries four times the channels. It pays")
+    report.say("with a smaller receptive field: one 3x3 convolution a block, not two.")
+
+    names = QUICK if args.quick else FAMILY
+    report.section(f"4. {len(names)} models and their distance from torchvision's")
+    # Right shapes and counts prove little. Equal gradients for equal weights leave little room.
+    measured["five_models"] = compare_with_torchvision(report, names)
+    report.table(measured["five_models"])
+    report.say("Depth is counted from the modules. The last three columns: against torchvision,")
+    report.say("after copying its weights; the largest difference relative to the largest value.")
+
+    report.section("5. Where the stride sits: v1 (paper) against v1.5 (torchvision)")
+    # What section 4 compared is not quite the paper's network: torchvision moved the stride.
+    measured["stride_multiply_adds"] = stride_versions(report)
+    report.say("v1's strided 1x1 convolution looks at one position in four and skips the rest.")
+
+    report.section("6. The stem decides what small images become")
+    # These networks divide the resolution by 32: fine for 224 pixels, ruinous for 32.
+    maps = maps_behind_stems(report, images)
+    sizes = {stem: [size_of(m) for m in stages.values()] for stem, stages in maps.items()}
+    report.table([{"stem": s, **dict(zip(STAGES, row, strict=True))} for s, row in sizes.items()])
+    report.figure(plotting.maps.stems(images.train.images[0], maps, images.name), "stems")
+    measured["stems"] = sizes
+
+    report.section("7. The CIFAR networks of the paper (3x3 stem, 16-32-64 channels)")
+    # What the paper trained on such images instead; lessons 3 to 6 use these.
+    measured["cifar_family"] = cifar_family(report)
+    report.table(measured["cifar_family"])
+    return report.save(measured)
+
+
+def arguments(argv: list[str] | None):
+    """The shared flags and this lesson's own."""
+    flags = lesson.parser(__doc__)
+    flags.add_argument("--model", choices=FAMILY, help="of --weights (default: resnet18)")
+    weights = "a checkpoint in torchvision's format"
+    flags.add_argument("--weights", type=Path, metavar="FILE", help=weights)
+    flags.add_argument("--image", type=Path, metavar="FILE", help="a picture to classify")
+    args = flags.parse_args(argv)
+    if (args.image or args.model) and not args.weights:
+        flags.error("--image and --model need --weights: an untrained network has nothing to say")
+    args.model = args.model or FAMILY[0]
+    lesson.device(args.device)  # refuses a device that is not there
+    args.device = "cpu"
+    return args
 
 
 def resnet18_by_hand(w: dict[str, torch.Tensor], x: torch.Tensor) -> torch.Tensor:
@@ -63,74 +140,79 @@ def resnet18_by_hand(w: dict[str, torch.Tensor], x: torch.Tensor) -> torch.Tenso
 
 
 @torch.no_grad()
-def by_hand(report) -> float:
-    """The lines above against common.models.resnet18."""
-    report.section("1. ResNet-18 by hand equals the class")
-    model, x = models.resnet18().eval(), torch.randn(2, 3, 224, 224)
-    difference = analysis.relative_difference([resnet18_by_hand(model.state_dict(), x)], [model(x)])
-    report.say(f"largest relative difference: {difference:.1e}")
-    report.check("by hand equals resnet18", difference < 1e-5)
-    return difference
+def by_hand_difference() -> float:
+    """Largest relative difference of the lines above and common.models.resnet18."""
+    model = models.resnet18().eval()  # running statistics: they are part of the state dict
+    x = torch.randn(2, 3, 224, 224)
+    return analysis.relative_difference([resnet18_by_hand(model.state_dict(), x)], [model(x)])
 
 
 @torch.no_grad()
-def table_1(report) -> dict[str, list]:
-    """Stages, output sizes and blocks as built, read off the running networks."""
-    report.section("2. Table 1 of the paper, as built (input 224x224)")
-    rows = {stage: [stage] for stage in STAGES}
+def table_1() -> dict[str, dict]:
+    """Stages, output sizes and blocks of the five networks: {stage: {header: value}}."""
+    rows = {stage: {"stage": stage} for stage in STAGES}
     for name in FAMILY:
         with torch.device("meta"):  # shapes without arithmetic
             model, x = getattr(models, name)(), torch.empty(1, 3, 224, 224)
-        for stage, maps in analysis.activations(model, list(STAGES), x).items():
+        for stage, maps in analysis.activations(model, STAGES, x).items():
             module = getattr(model, stage)
             blocks = len(module) if isinstance(module, nn.Sequential) else 1
-            rows[stage] += [f"{maps.shape[2]}x{maps.shape[3]}"] if name == FAMILY[0] else []
-            rows[stage].append(f"{blocks} x {maps.shape[1]}")
-    report.table(["stage", "output", *(f"{n[6:]}-layer" for n in FAMILY)], list(rows.values()))
-    report.say("In each stage: convolution or blocks x output channels.")
+            rows[stage]["output"] = size_of(maps)  # one for all five
+            rows[stage][f"{name.removeprefix('resnet')}-layer"] = f"{blocks} x {maps.shape[1]}"
     return rows
 
 
-def basic_against_bottleneck(report) -> list[list]:
+def size_of(maps: torch.Tensor) -> str:
+    """Height and width of N C H W."""
+    return f"{maps.shape[2]}x{maps.shape[3]}"
+
+
+def basic_against_bottleneck() -> list[dict]:
     """The two blocks of figure 5, and what a BasicBlock at the bottleneck's width would cost."""
-    report.section("3. BasicBlock against Bottleneck, at 56x56")
-    cases = [("BasicBlock(64, 64)", BasicBlock(64, 64), 64)]
-    cases += [("Bottleneck(256, 64)", Bottleneck(256, 64), 256)]
-    cases += [("BasicBlock(256, 256)", BasicBlock(256, 256), 256)]
     rows = []
-    for name, block, channels in cases:
-        macs = analysis.multiply_adds(block, channels, 56, 56) / 1e6
-        field = analysis.receptive_field(block, channels)
-        count = f"{analysis.parameter_count(block):,}"
-        rows.append([name, channels, count, f"{macs:.0f}", field])
-    header = ["block", "channels", "parameters", "multiply-adds (M)", "receptive field (pixels)"]
-    report.table(header, rows)
-    report.say("At about the same cost the bottleneck carries four times the channels; it pays")
-    report.say("with a smaller receptive field: one 3x3 convolution a block, not two.")
+    cases = [(BasicBlock, 64, 64), (Bottleneck, 256, 64), (BasicBlock, 256, 256)]
+    for kind, in_channels, channels in cases:
+        block = kind(in_channels, channels)
+        macs = analysis.multiply_adds(block, in_channels, 56, 56)
+        row = {"block": f"{kind.__name__}({in_channels}, {channels})", "channels": in_channels}
+        row |= {"parameters": f"{analysis.parameter_count(block):,}"}
+        row |= {"multiply-adds (M)": f"{macs / 1e6:.0f}"}
+        row |= {"receptive field (pixels)": analysis.receptive_field(block, in_channels)}
+        rows.append(row)
     return rows
 
 
-def five_models(report, names) -> list[list]:
-    """Depth, size, cost and time of the family, each compared with torchvision's."""
-    report.section(f"4. {len(names)} models and their distance from torchvision's")
-    rows, image = [], torch.randn(1, 3, 224, 224)
-    for name in tqdm(names, "models", disable=None, leave=False):
-        model, reference = getattr(models, name)(), getattr(torchvision.models, name)()
-        small, labels = torch.randn(4, 3, 64, 64), torch.randint(1000, (4,))
-        logits, gradients = analysis.parity(model, reference, small, labels)
-        count = analysis.parameter_count(model)
-        extra = count - analysis.parameter_count(reference)
-        macs = analysis.multiply_adds(model, 3, 224, 224) / 1e9
-        with torch.no_grad():
-            milliseconds = 1e3 * analysis.median_seconds(lambda m=model: m(image), 3)
-        row = [name, analysis.depth(model), f"{count:,}", f"{macs:.2f}", f"{milliseconds:.0f}"]
-        rows.append([*row, extra, f"{logits:.0e}", f"{gradients:.0e}"])
-        report.check(f"{name} equals torchvision's", extra == 0 and max(logits, gradients) < 1e-5)
-    header = ["model", "depth", "parameters", "multiply-adds (G)", "forward (ms)"]
-    report.table([*header, "extra parameters", "logits differ", "gradients differ"], rows)
-    report.say("Depth is counted from the modules. The last three columns: against torchvision,")
-    report.say("after copying its weights; the largest difference relative to the largest value.")
+def compare_with_torchvision(report, names) -> list[dict]:
+    """Depth, size, cost and time of each network, and its distance from torchvision's."""
+    image = torch.randn(1, 3, 224, 224)
+    rows = []
+    with training.progress("models", len(names)) as bar:
+        for name in names:
+            model, reference = getattr(models, name)(), getattr(torchvision.models, name)()
+            # 64 pixels are enough for every layer; batch norm needs more than one image.
+            x, y = torch.randn(4, 3, 64, 64), torch.randint(1000, (4,))
+            logits, gradients = analysis.parity(model, reference, x, y)
+            extra = analysis.parameter_count(model) - analysis.parameter_count(reference)
+            equal = extra == 0 and max(logits, gradients) < 1e-5  # float32 has seven digits
+            report.check(f"{name} equals torchvision's", equal)
+            row = {"model": name, **size_and_cost(model, image), "extra parameters": extra}
+            row |= {"logits differ": f"{logits:.0e}", "gradients differ": f"{gradients:.0e}"}
+            rows.append(row)
+            bar.update()
     return rows
+
+
+@torch.no_grad()
+def size_and_cost(model: nn.Module, image: torch.Tensor) -> dict:
+    """Depth, parameters, and what one image (1 3 H W) costs."""
+    macs = analysis.multiply_adds(model, *image.shape[1:])  # leaves the model in eval mode
+    _, *seconds = timeit.repeat(lambda: model(image), number=1, repeat=4)  # the first warms up
+    return {
+        "depth": analysis.depth(model),
+        "parameters": f"{analysis.parameter_count(model):,}",
+        "multiply-adds (G)": f"{macs / 1e9:.2f}",
+        "forward (ms)": f"{1e3 * statistics.median(seconds):.0f}",
+    }
 
 
 class BottleneckV1(Bottleneck):
@@ -142,133 +224,74 @@ class BottleneckV1(Bottleneck):
 
 
 def stride_versions(report) -> dict[str, int]:
-    """ResNet-50 with the stride of the paper (v1) and of torchvision (v1.5)."""
-    report.section("5. Where the stride sits: v1 (paper) against v1.5 (torchvision)")
+    """Multiply-adds of ResNet-50 with the stride of the paper (v1) and of torchvision (v1.5)."""
     macs, rows = {}, []
     for version, block in (("v1", BottleneckV1), ("v1.5", Bottleneck)):
         model = models.ResNet(block, [3, 4, 6, 3])
         macs[version] = analysis.multiply_adds(model, 3, 224, 224)
-        count = f"{analysis.parameter_count(model):,}"
-        rows.append([version, count, f"{macs[version] / 1e9:.2f}"])
-    report.table(["ResNet-50", "parameters", "multiply-adds (G)"], rows)
-    report.say("v1's strided 1x1 convolution looks at one position in four and skips the rest.")
+        row = {"ResNet-50": version, "parameters": f"{analysis.parameter_count(model):,}"}
+        rows.append(row | {"multiply-adds (G)": f"{macs[version] / 1e9:.2f}"})
+    report.table(rows)
     return macs
 
 
-def stems(report, images: data.Dataset) -> dict[str, dict]:
-    """What is left of a 32x32 image, stage by stage, behind either stem."""
-    report.section("6. The stem decides what small images become")
-    x, _ = next(images.batches("train", 1))
-    seen: dict[str, dict] = {}
+def maps_behind_stems(report, images: data.Dataset) -> dict[str, dict[str, torch.Tensor]]:
+    """What ResNet-18 makes of a 32x32 image behind either stem: {stem: {stage: 1 C H W}}."""
+    x, _ = next(images.batches("train", 1))  # 1 3 32 32
+    maps = {}
     for stem in ("cifar", "imagenet"):
         torch.manual_seed(report.args.seed)
         model = models.resnet18(10, stem).eval()
+        # The class warns of such images; the warning belongs into the report.
         with warnings.catch_warnings(record=True) as caught, torch.no_grad():
             warnings.simplefilter("always")
-            seen[stem] = analysis.activations(model, list(STAGES), x)
+            maps[stem] = analysis.activations(model, STAGES, x)
         for warning in caught:
             report.say(f"warning raised by stem={stem!r}: {warning.message}")
-    sizes = {s: [f"{t.shape[2]}x{t.shape[3]}" for t in maps.values()] for s, maps in seen.items()}
-    report.table(["stem", *STAGES], [[stem, *row] for stem, row in sizes.items()])
-    figure = draw_stems(images, sizes, seen)
-    report.figure(figure, "stems")
-    return sizes
+    return maps
 
 
-def draw_stems(images: data.Dataset, sizes, seen):
-    """The image and the channel that varies most at each stage, pixel by pixel."""
-    ends = {stem: row[-1] for stem, row in sizes.items()}
-    title = f"A 32x32 image reaches the classifier as {ends['cifar']} behind the CIFAR stem, "
-    title += f"as {ends['imagenet']} behind the ImageNet stem"
-    subtitle = f"ResNet-18, untrained, one image of {images.name}; the strongest channel of each "
-    subtitle += "stage, coloured from its least to its largest value (one pixel: no range)"
-    figure, axes = plotting.new_figure(title, subtitle, 11, 4.6, nrows=2, ncols=6)
-    for row, (stem, maps) in zip(axes, seen.items(), strict=True):
-        row[0].imshow(images.train.images[0].permute(1, 2, 0))
-        row[0].set_title("image 32x32", fontsize=10)
-        row[0].set_ylabel(f"{stem} stem", fontsize=11)
-        for ax, (stage, maps_at), size in zip(row[1:], maps.items(), sizes[stem], strict=True):
-            channel = maps_at[0].abs().sum(dim=(1, 2)).argmax()  # a 1x1 map has no variance
-            ax.imshow(maps_at[0, channel], cmap="cividis")
-            ax.set_title(f"{stage} {size}", fontsize=10)
-        for ax in row:
-            ax.set(xticks=[], yticks=[])
-    return figure
-
-
-def cifar_family(report) -> list[list]:
+def cifar_family(report) -> list[dict]:
     """The networks made for 32x32: depth 6n + 2, counts beside the paper's table 6."""
-    report.section("7. The CIFAR networks of the paper (3x3 stem, 16-32-64 channels)")
-    paper = {20: "0.27", 32: "0.46", 44: "0.66", 56: "0.85", 110: "1.7"}  # millions
     rows = []
-    for depth, millions in paper.items():
+    for depth, millions in PAPER.items():
         residual, plain = models.cifar_resnet(depth), models.cifar_plain(depth)
         count = analysis.parameter_count(residual)
-        option_b = analysis.parameter_count(models.cifar_resnet(depth, "B")) - count
-        fits = f"{count / 1e6:.{len(millions) - 2}f}" == millions  # as the paper rounds it
-        rows.append([analysis.depth(residual), f"{count:,}", millions, f"{option_b:,}"])
+        option_b = analysis.parameter_count(models.cifar_resnet(depth, "B"))
+        row = {"depth": analysis.depth(residual), "parameters (option A)": f"{count:,}"}
+        rows.append(row | {"paper (M)": millions, "option B adds": f"{option_b - count:,}"})
+        digits = len(millions) - 2
+        as_in_paper = f"{count / 1e6:.{digits}f}" == millions  # as the paper rounds it
         equal = analysis.parameter_count(plain) == count
-        report.check(f"depth {depth}: the paper's count; plain has as many", equal and fits)
-    report.table(["depth", "parameters (option A)", "paper (M)", "option B adds"], rows)
+        report.check(f"depth {depth}: the paper's count; plain has as many", equal and as_in_paper)
     return rows
+
+
+def use_weights(args) -> dict:
+    """--weights: load a checkpoint of torchvision's into our network, and classify a picture."""
+    model = training.checkpoints.load_torchvision(args.model, args.weights)
+    picture = data.open_image(args.image) if args.image else None
+    images = data.load(args.data, args.data_dir, args.data_url, limit=100)
+    report = lesson.Report(f"{Path(__file__).stem}_weights", args, images.name, images.why)
+    report.say(f"{args.weights}: every weight has its place in {args.model} (strict=True)")
+    measured = {"top_five": []}
+    if picture:
+        report.section("The five most probable classes")
+        measured["top_five"] = classify(model, picture)
+        report.table(measured["top_five"])
+    return report.save(measured)
 
 
 @torch.no_grad()
-def classify(report, model: nn.Module, picture: Image.Image) -> list[list[str]]:
+def classify(model: nn.Module, picture: Image.Image) -> list[dict[str, str]]:
     """The five most probable classes of a picture."""
-    report.section("The five most probable classes")
     weights = torchvision.models.ResNet18_Weights.IMAGENET1K_V1  # for transforms and names only
     names = weights.meta["categories"]
-    probabilities = model(weights.transforms()(picture)[None])[0].softmax(0)
-    values, indices = probabilities.topk(min(5, len(probabilities)))
-    if len(probabilities) != len(names):
-        names = [f"class {i}" for i in range(len(probabilities))]
-    rows = [[names[i], f"{100 * p:.1f}"] for p, i in zip(values, indices.tolist(), strict=True)]
-    report.table(["class", "probability (%)"], rows)
-    return rows
-
-
-def arguments(argv: list[str] | None):
-    """The shared flags and this lesson's own."""
-    flags = lesson.parser(__doc__)
-    flags.add_argument("--model", choices=FAMILY, help="of --weights (default: resnet18)")
-    flags.add_argument(
-        "--weights", type=Path, metavar="FILE", help="a checkpoint in torchvision's format"
-    )
-    flags.add_argument("--image", type=Path, metavar="FILE", help="a picture to classify")
-    args = flags.parse_args(argv)
-    if (args.image or args.model) and not args.weights:
-        flags.error("--image and --model need --weights: an untrained network has nothing to say")
-    args.model = args.model or FAMILY[0]
-    lesson.device(args.device)  # refuses a device that is not there
-    args.device = "cpu"
-    return args
-
-
-def main(argv: list[str] | None = None) -> dict:
-    """Run the lesson; returns what it measured."""
-    args = arguments(argv)
-    plotting.use_theme(args.show)
-    torch.manual_seed(args.seed)
-    model = checkpoints.load_torchvision(args.model, args.weights) if args.weights else None
-    picture = data.open_image(args.image) if args.image else None
-    images = data.load(args.data, args.data_dir, args.data_url, limit=100)
-    name = f"{Path(__file__).stem}_weights" if model else __file__
-    report = lesson.Report(name, args, images.name, images.why)
-    if model:
-        report.say(f"{args.weights}: every weight has its place in {args.model} (strict=True)")
-        return report.save({"top_five": classify(report, model, picture) if picture else []})
-    return report.save(
-        {
-            "by_hand_difference": by_hand(report),
-            "table_1": table_1(report),
-            "blocks": basic_against_bottleneck(report),
-            "five_models": five_models(report, FAMILY[:3:2] if args.quick else FAMILY),
-            "stride_multiply_adds": stride_versions(report),
-            "stems": stems(report, images),
-            "cifar_family": cifar_family(report),
-        }
-    )
+    probabilities = model(weights.transforms()(picture)[None]).softmax(dim=1)  # 1 classes
+    if probabilities.shape[1] != len(names):  # a checkpoint for other images than ImageNet's
+        names = [f"class {i}" for i in range(probabilities.shape[1])]
+    (best,) = analysis.predictions.likeliest(probabilities, names, 5)
+    return [{"class": name, "probability (%)": f"{100 * p:.1f}"} for name, p in best]
 
 
 if __name__ == "__main__":

@@ -22,47 +22,153 @@ outputs/06_practical_example_evaluation/; with --predict nothing.
 """
 
 import shlex
-import signal
-from argparse import BooleanOptionalAction
+from argparse import BooleanOptionalAction, Namespace
 from pathlib import Path
+
+from common import UserError, analysis, data, lesson, models, plotting, training
 
 import torch
 import torch.nn as nn
+import torch.nn.functional as F
 
-from common import (
-    UserError,
-    analysis,
-    checkpoints,
-    data,
-    evaluation,
-    lesson,
-    optim,
-    parallel,
-    plotting,
-    signals,
-    training,
-)
-from common import evaluation_figures as figures
-from common.checkpoints import build_model
-
+SETTINGS = {  # value, value with --quick (None: the same); type and meaning of this lesson's own
+    "model": ("cifar_resnet-20", None, str, "a function of common/models, numbers behind dashes"),
+    "epochs": (5, 1),
+    "batch_size": (128, None),
+    "lr": (0.2, None),
+    "weight_decay": (5e-4, None, lesson.decay, "pulls weights towards zero, not biases"),
+    "cutout": (0, None, lesson.natural, "side in pixels of a square that is hidden; 0: none"),
+    "smoothing": (0.0, None, lesson.share, "share of each label that all classes get"),
+    "ema": (0.0, None, lesson.share, "decay of the averaged weights, which are tested; 0: none"),
+    "accumulate": (1, None, lesson.positive, "parts of a batch, one after the other: less memory"),
+    "image_size": (32, None),
+    "sizes": ([], None, lesson.positive, "of the images in training, each for its share of epochs"),
+    "save_every": (0, None, lesson.natural, "steps between two checkpoints; 0: after each epoch"),
+}
 RECIPE = ("batch_size", "lr", "weight_decay", "sizes", "cutout", "smoothing", "ema", "accumulate")
-SETTINGS = ("model", "epochs", "image_size", "quick", *RECIPE, "seed")
+BINDING = ("model", "epochs", "image_size", "quick", *RECIPE, "seed")  # for a --resume
 SOURCES = ("data", "data_dir", "data_url", "save_every", "compile")
 
 
+def main(argv: list[str] | None = None) -> dict:
+    """Run the lesson; returns what it measured."""
+    args, resumed = resumed_arguments(argv, arguments(argv))
+    plotting.use_theme(args.show)
+    with training.parallel.processes(lesson.device(args.device)):
+        if args.predict:
+            return classify(args)
+        return evaluate(args) if args.evaluate else pipeline(args, resumed)
+
+
+def pipeline(args: Namespace, resumed: dict) -> dict:
+    """From the images to the tested network."""
+    # 1. Data and model. A wrong name is refused before any image is read.
+    models.build(args.model, 10)
+    limit = 1_000 if args.quick else None
+    where = (args.data, args.data_dir, args.data_url)
+    with training.parallel.first_alone():  # one process downloads, the others find it there
+        dataset = data.load(*where, size=args.image_size, limit=limit, download=True)
+    report = lesson.Report(__file__, args, dataset.name, dataset.why)
+    torch.manual_seed(args.seed)  # of the initial weights
+    model = models.build(args.model, len(dataset.classes), args.image_size)
+    describe(report, dataset, model)
+
+    # 2. Training: first in fifteen lines, then by the loop that can also be interrupted, resumed,
+    # and shared between processes. On small images the two can be compared to the bit.
+    report.section("2. Training")
+    if not resumed and training.parallel.world() == 1:
+        check_loop(report, dataset, args.seed)
+    dataset = dataset.to(report.device)
+    trainer = train(report, dataset, model, resumed)
+
+    # 3. Test. Nothing below changes the network: a choice made on these images would spoil them.
+    report.section("3. Test: every test image once")
+    tested = test(report, dataset, trainer.evaluated_model)
+    draw_curves(report, dataset, trainer.rows, tested["test_accuracy"])
+    report.say(f"last network: {report.folder / 'last.pt'}")
+    report.say(f"best validation accuracy: {report.folder / 'best.pt'}")
+    return report.save({"epochs": trainer.rows, **tested})
+
+
 def describe(report, dataset: data.Dataset, model: nn.Module) -> None:
-    """What goes in."""
+    """Print what goes in: images of each split, size and cost of the network."""
     report.section("1. Data and model")
     for split in data.SPLITS:
         images, _ = getattr(dataset, split)
         report.say(f"{split:<5}  {len(images):>6} images of {images.shape[2]}x{images.shape[3]}")
-    count = analysis.parameter_count(model)
-    for size in (*(report.args.sizes or ()), dataset.train.images.shape[3]):
+    for size in (*report.args.sizes, dataset.train.images.shape[3]):
         try:
             macs = analysis.multiply_adds(model, 3, size, size) / 1e6
         except RuntimeError as error:
             raise UserError(f"{report.args.model} cannot take images of {size} pixels") from error
+    count = analysis.parameter_count(model)
     report.say(f"{report.args.model}: {count:,} parameters, {macs:.0f} M multiply-adds an image")
+
+
+def train_by_hand(model: nn.Module, dataset: data.Dataset, epochs: int, batch_size: int, seed: int):
+    """A whole training: what `training.Trainer` does when nothing goes wrong."""
+    optimizer = training.sgd(model, lr=0.1)  # Nesterov momentum 0.9, weight decay 5e-4
+    steps = epochs * training.steps_per_epoch(dataset, batch_size)
+    schedule = training.warmup_cosine(optimizer, steps, warmup=round(0.15 * steps))
+    for epoch in range(1, epochs + 1):
+        model.train()  # validation has set eval mode: batch norm must see each batch's statistics
+        # Another seed in each epoch: another order, other shifts and flips.
+        for x, y in dataset.batches("train", batch_size, seed=seed * 10_007 + epoch):
+            with training.autocast("cpu"):  # bfloat16 where the processor has it
+                logits = model(x).float()  # N classes; the softmax wants float32
+                loss = F.cross_entropy(logits, y)
+            optimizer.zero_grad()  # gradients add up, and those of the last step are used
+            loss.backward()
+            optimizer.step()
+            schedule.step()  # once a step, not once an epoch: the warm-up is short
+        training.evaluate(model, dataset, "val")
+
+
+def check_loop(report, dataset: data.Dataset, seed: int) -> None:
+    """The loop above and `training.Trainer`, on a small network and the first images, on the CPU
+    (a GPU adds in another order each time)."""
+    few = dataset.first(256)
+    states = []
+    for by_hand in (True, False):
+        torch.manual_seed(seed)
+        model = models.cifar_resnet(8, num_classes=len(dataset.classes))
+        model = model.to(memory_format=torch.channels_last)
+        if by_hand:
+            train_by_hand(model, few, epochs=2, batch_size=64, seed=seed)
+        else:
+            list(training.Trainer(model, few, epochs=2, batch_size=64, seed=seed).run())
+        states.append(model.state_dict())
+    equal = all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+    report.check("the loop by hand gives the weights of training.Trainer, to the bit", equal)
+
+
+def train(report, dataset: data.Dataset, model: nn.Module, resumed: dict) -> training.Trainer:
+    """Train, print a row per epoch, keep the last network and the best on validation data."""
+    report.say("epoch  pixels  train loss  train acc (%)  val acc (%)  images/s  peak lr  seconds")
+    args = report.args
+    model = model.to(report.device)
+    model = training.step.compiled(model) if args.compile else model
+    options = settings_of(args, (*RECIPE, "seed"))
+    trainer = training.Trainer(model, dataset, args.epochs, device=report.device, **options)
+    if resumed:
+        training.checkpoints.resume(args.resume, resumed, trainer)
+        for row in trainer.rows:
+            say_row(report, row)
+    last, best = report.folder / "last.pt", report.folder / "best.pt"
+
+    def save_last() -> None:
+        save(last, trainer, args)
+
+    advice = f"continue with python {report.folder.name}.py --resume {shlex.quote(str(last))}"
+    pauses = (args.save_every, trainer.steps, report.device, advice)
+    with training.signals.interruptible(save_last, *pauses) as on_step:
+        for row in trainer.run(on_step=on_step):
+            say_row(report, row)
+            # The best network is chosen on validation images: it may not be told by the test.
+            if row["val_accuracy"] == max(r["val_accuracy"] for r in trainer.rows):
+                save(best, trainer, args)
+            save_last()
+    return trainer
 
 
 ROW = "{epoch:>5}  {pixels:>6}  {train_loss:>10.3f}  {train:>13.1f}  {val:>11.1f}  "
@@ -70,143 +176,106 @@ ROW += "{images_per_s:>8.0f}  {lr:>7.4f}  {seconds:>7.0f}"
 
 
 def say_row(report, row: dict) -> None:
-    """One line of the table of epochs."""
+    """Print one line of the table of epochs."""
     percent = {"train": 100 * row["train_accuracy"], "val": 100 * row["val_accuracy"]}
     report.say(ROW.format(**row, **percent))
 
 
-def settings_of(args, names: tuple = SETTINGS) -> dict:
-    """Flags as plain values; the default: those that change the result, and bind a --resume."""
+def settings_of(args: Namespace, names: tuple = BINDING) -> dict:
+    """Flags as plain values; by default those that change the result, and bind a --resume."""
     values = {name: getattr(args, name) for name in names}
     return {name: str(v) if isinstance(v, Path) else v for name, v in values.items()}
 
 
-def save(path: Path, trainer: training.Trainer, args) -> None:
-    """A checkpoint of the training, whole or not at all."""
-    entries = checkpoints.training_entries(trainer, settings_of(args))
-    if parallel.rank() == 0:
-        checkpoints.save_checkpoint(path, entries | {"sources": settings_of(args, SOURCES)})
-
-
-def train(report, dataset: data.Dataset, model: nn.Module, resumed: dict) -> training.Trainer:
-    """Train, print a row per epoch, keep the last network and the best on validation data."""
-    report.section("2. Training")
-    report.say("epoch  pixels  train loss  train acc (%)  val acc (%)  images/s  peak lr  seconds")
-    args, device = report.args, report.results["device"]
-    options = settings_of(args, (*RECIPE, "seed"))
-    model = optim.compiled(model.to(device)) if args.compile else model
-    trainer = training.Trainer(model, dataset, args.epochs, device=device, **options)
-    if resumed:
-        checkpoints.resume(args.resume, resumed, trainer)
-        for row in trainer.rows:
-            say_row(report, row)
-    last, best = report.folder / "last.pt", report.folder / "best.pt"
-    how = f"continue with python {report.folder.name}.py --resume {shlex.quote(str(last))}"
-    pause = 20 if parallel.world() > 1 and device == "cuda" else 1  # asking makes GPUs wait
-    with signals.noted() as stop:
-
-        def on_step(step: int, batch) -> None:
-            """Between two updates: save if it is time, or if someone wants us to stop."""
-            wanted = step % pause == 0 and parallel.any_of(bool(stop), device)
-            if wanted or (args.save_every and batch and step % args.save_every == 0):
-                save(last, trainer, args)
-            if wanted:
-                raise signals.Stopped(
-                    f"stopped after step {step} of {trainer.steps}; {how}",
-                    (stop or [signal.SIGTERM])[0],
-                )
-
-        for row in trainer.run(on_step=on_step):
-            say_row(report, row)
-            if row["val_accuracy"] == max(r["val_accuracy"] for r in trainer.rows):
-                save(best, trainer, args)
-            save(last, trainer, args)
-        on_step(trainer.steps, None)
-    return trainer
+def save(path: Path, trainer: training.Trainer, args: Namespace) -> None:
+    """Write a checkpoint of the training, whole or not at all."""
+    # Every process adds its share to the entries, so all of them must ask; one writes.
+    entries = training.checkpoints.training_entries(trainer, settings_of(args))
+    if training.parallel.rank() == 0:
+        sources = {"sources": settings_of(args, SOURCES)}
+        training.checkpoints.save_checkpoint(path, entries | sources)
 
 
 def test(report, dataset: data.Dataset, model: nn.Module) -> dict:
-    """The test images, once: overall and by class, with 95 % intervals; confusion, calibration."""
-    report.section("3. Test: every test image once")
-    logits = training.predict(model, dataset, "test", report.results["device"])
+    """The test images: accuracy overall and by class, with 95 % intervals; three figures."""
+    logits = training.predict(model, dataset, "test", report.device)
     probabilities, labels = logits.softmax(1).cpu(), dataset.test.labels.cpu()
-    counts = evaluation.confusion(probabilities.argmax(1), labels, len(dataset.classes))
-    found, rows = evaluation.accuracies(counts, dataset.classes), []
-    for name, row in found.items():
-        low, high = (f"{100 * limit:.1f}" for limit in row["interval"])
-        rows.append([name, row["images"], f"{100 * row['accuracy']:.1f}", f"{low} to {high}"])
-    report.table(["class", "images", "accuracy (%)", "95 % interval (%, Wilson)"], rows)
-    calibrated = evaluation.calibration(probabilities, labels)
-    accuracy, images = found["all"]["accuracy"], len(labels)
-    report.say(f"test accuracy {100 * accuracy:.2f} % of {images} images of {dataset.name}")
-    mirrored = training.predict(model, dataset, "test", report.results["device"], mirror=True)
+    judged = analysis.predictions
+    counts = judged.confusion(probabilities.argmax(1), labels, len(dataset.classes))
+    by_class = judged.accuracies(counts, dataset.classes)
+    report.table([accuracy_row(name, row) for name, row in by_class.items()])
+    accuracy = by_class["all"]["accuracy"]
+    report.say(f"test accuracy {100 * accuracy:.2f} % of {len(labels)} images of {dataset.name}")
+    mirrored = training.predict(model, dataset, "test", report.device, mirror=True)
     both = (mirrored.argmax(1).cpu() == labels).double().mean().item()
     report.say(f"logits averaged with the mirror image's: {100 * both:.2f} % (not in the table)")
+    calibrated = judged.calibration(probabilities, labels)
     report.say(f"expected calibration error {100 * calibrated['ece']:.2f} %")
     report.say()
     what = f"{report.args.model} on {dataset.name}, one seed"
-    report.figure(
-        figures.confusion(counts, dataset.classes, f"{what}; {images} images"), "confusion"
-    )
-    report.figure(figures.reliability(calibrated, images, what), "calibration")
-    thumbnails = figures.mistakes(dataset.test, probabilities, dataset.classes, what)
-    report.figure(thumbnails, "mistakes")
-    measured = {"test_accuracy": accuracy, "mirror_accuracy": both, "test_images": images}
-    return measured | {"per_class": found, "confusion": counts, "calibration": calibrated}
+    draw, names = plotting.predictions, dataset.classes
+    report.figure(draw.confusion(counts, names, f"{what}; {len(labels)} images"), "confusion")
+    report.figure(draw.reliability(calibrated, len(labels), what), "calibration")
+    report.figure(draw.mistakes(dataset.test, probabilities, names, what), "mistakes")
+    measured = {"test_accuracy": accuracy, "mirror_accuracy": both, "test_images": len(labels)}
+    return measured | {"per_class": by_class, "confusion": counts, "calibration": calibrated}
 
 
-def classify(args) -> dict:
+def accuracy_row(name: str, row: dict) -> dict:
+    """One line of the table of classes."""
+    low, high = (f"{100 * limit:.1f}" for limit in row["interval"])
+    accuracy = f"{100 * row['accuracy']:.1f}"
+    cells = {"class": name, "images": row["images"], "accuracy (%)": accuracy}
+    return cells | {"95 % interval (%, Wilson)": f"{low} to {high}"}
+
+
+def draw_curves(report, dataset: data.Dataset, rows: list[dict], accuracy: float) -> None:
+    """Loss and accuracy by epoch."""
+    args = report.args
+    subtitle = f"{len(dataset.train.labels)} training images; training values are measured on the "
+    subtitle += "augmented images as they pass, validation values after each epoch; one seed"
+    subtitle += "; training loss of smoothed labels" if args.smoothing else ""
+    subtitle += f"; trained at {args.sizes} pixels in turn" if args.sizes else ""
+    what = f"{args.model} on {dataset.name}"
+    report.figure(plotting.curves.epochs(rows, what, subtitle, accuracy), "curves")
+
+
+def classify(args: Namespace) -> dict:
     """--predict: the likeliest classes of each picture."""
-    model, entries = checkpoints.load_model(args.checkpoint)
+    model, entries = training.checkpoints.load_model(args.checkpoint)
     device = lesson.device(args.device)
-    dataset = evaluation.pictures(args.predict, entries).to(device)
+    dataset = analysis.predictions.pictures(args.predict, entries).to(device)
     shares = training.predict(model.to(device), dataset, "test", device).softmax(1).cpu()
-    found = dict(zip(args.predict, evaluation.likeliest(shares, dataset.classes), strict=True))
-    if parallel.rank() == 0:
-        for path, classes in found.items():
+    likeliest = analysis.predictions.likeliest(shares, dataset.classes)
+    if training.parallel.rank() == 0:
+        for path, classes in zip(args.predict, likeliest, strict=True):
             print(f"{path}: " + ", ".join(f"{name} {100 * p:.1f} %" for name, p in classes))
-    return {"failed_checks": [], "measured": {str(path): row for path, row in found.items()}}
+    measured = dict(zip(map(str, args.predict), likeliest, strict=True))
+    return {"failed_checks": [], "measured": measured}
 
 
-def evaluate(args) -> dict:
+def evaluate(args: Namespace) -> dict:
     """--evaluate: the test section alone, on other images, into a folder of its own."""
-    model, entries = checkpoints.load_model(args.checkpoint)
-    args.model, limit = entries["model_name"], 1_000 if args.quick else None
+    model, entries = training.checkpoints.load_model(args.checkpoint)
+    args.model = entries["model_name"]
+    limit = 1_000 if args.quick else None
     where = (args.data, args.data_dir, args.data_url)
-    dataset = evaluation.test_images(entries, *where, limit)
+    dataset = analysis.predictions.test_images(entries, *where, limit)
     name = f"{Path(__file__).stem}_evaluation"
     report = lesson.Report(name, args, dataset.name, dataset.why)
     report.say(f"{args.checkpoint}: {args.model} after epoch {entries['epoch']}")
-    device = report.results["device"]
-    return report.save(test(report, dataset.to(device), model.to(device)))
+    report.section("Test: every test image once")
+    return report.save(test(report, dataset.to(report.device), model.to(report.device)))
 
 
-def arguments(argv: list[str] | None, defaults: dict | None = None):
+def arguments(argv: list[str] | None, defaults: dict | None = None) -> Namespace:
     """The shared flags and this lesson's own, with other defaults if some are given."""
-    flags = lesson.parser(__doc__)
+    flags = lesson.parser(__doc__, SETTINGS)
     add = flags.add_argument
-    add("--model", default="cifar_resnet-20", help="a function of common/models, its numbers "
-        "behind dashes (default: %(default)s)")  # fmt: skip
-    add("--epochs", type=lesson.positive, default=5,
-        help="passes over the training images (default: %(default)s)")  # fmt: skip
-    add("--batch-size", type=lesson.positive, default=128, help="images (default: %(default)s)")
-    add("--lr", type=lesson.rate, default=0.2, help="peak learning rate (default: %(default)s)")
-    add("--weight-decay", type=lesson.decay, default=5e-4, help="(default: %(default)s)")
-    add("--cutout", type=lesson.natural, default=0, help="pixels (default: %(default)s, none)")
-    add("--smoothing", type=lesson.share, default=0.0, help="of labels (default: %(default)s)")
-    add("--ema", type=lesson.share, default=0.0, metavar="DECAY",
-        help="test the moving average of the weights (default: %(default)s, none)")  # fmt: skip
-    add("--accumulate", type=lesson.positive, default=1, metavar="PARTS", help="split each batch "
-        "into this many parts, to save memory (default: %(default)s)")  # fmt: skip
-    add("--image-size", type=lesson.positive, default=32, help="pixels (default: %(default)s)")
-    add("--sizes", type=lesson.positive, nargs="+", metavar="PIXELS", help="train on images of "
-        "these sizes in turn, the epochs shared out (default: --image-size alone)")  # fmt: skip
-    add("--save-every", type=lesson.natural, default=0, metavar="STEPS",
-        help="checkpoint within the epoch (default: %(default)s, only after it)")  # fmt: skip
-    add("--compile", action=BooleanOptionalAction, default=False,
-        help="compile the network with torch.compile")  # fmt: skip
-    add("--resume", type=Path, metavar="FILE", help="continue the training of a checkpoint, "
-        "exactly, with its settings, in its folder")  # fmt: skip
+    faster = "compile the network with torch.compile"
+    add("--compile", action=BooleanOptionalAction, default=False, help=faster)
+    again = "continue the training of a checkpoint, exactly, with its settings, in its folder"
+    add("--resume", type=Path, metavar="FILE", help=again)
     add("--checkpoint", type=Path, metavar="FILE", help="the network for --predict or --evaluate")
     add("--predict", type=Path, nargs="+", metavar="IMAGE", help="name what is on these pictures")
     add("--evaluate", action="store_true", help="test on the images of --data or --data-dir")
@@ -216,57 +285,21 @@ def arguments(argv: list[str] | None, defaults: dict | None = None):
         flags.error("--checkpoint goes with --predict or --evaluate, and they with it")
     if args.sizes and args.epochs < len(args.sizes) and not (args.quick or args.resume):
         flags.error("--sizes: every size needs an epoch")
-    args.epochs = 1 if args.quick else args.epochs
     return args
 
 
-def resumed_arguments(argv: list[str] | None, args) -> tuple:
+def resumed_arguments(argv: list[str] | None, args: Namespace) -> tuple[Namespace, dict]:
     """The arguments with a checkpoint's settings and data as defaults, and its entries."""
     if not args.resume:
         return args, {}
-    entries = checkpoints.read_training(args.resume)
+    entries = training.checkpoints.read_training(args.resume)
     known = entries["settings"] | entries.get("sources", {})
-    defaults = {name: known[name] for name in SETTINGS + SOURCES if name in known}
+    defaults = {name: known[name] for name in BINDING + SOURCES if name in known}
     if args.resume.resolve().parent.name == Path(__file__).stem:  # go on where it stopped
         defaults["out_dir"] = args.resume.resolve().parent.parent
     args = arguments(argv, defaults)
-    checkpoints.same_settings(args.resume, entries, settings_of(args))
+    training.checkpoints.same_settings(args.resume, entries, settings_of(args))
     return args, entries
-
-
-def main(argv: list[str] | None = None) -> dict:
-    """Run the lesson; returns what it measured."""
-    args, resumed = resumed_arguments(argv, arguments(argv))
-    plotting.use_theme(args.show)
-    with parallel.processes(lesson.device(args.device)):
-        return pipeline(args, resumed)
-
-
-def pipeline(args, resumed: dict) -> dict:
-    """From the images to the tested network."""
-    if args.checkpoint:
-        return classify(args) if args.predict else evaluate(args)
-    build_model(args.model, 10)  # refuse an unknown name before any image is read
-    limit = 1_000 if args.quick else None
-    where = (args.data, args.data_dir, args.data_url)
-    with parallel.first_alone():
-        dataset = data.load(*where, size=args.image_size, limit=limit, download=True)
-    report = lesson.Report(__file__, args, dataset.name, dataset.why)
-    torch.manual_seed(args.seed)
-    model = build_model(args.model, len(dataset.classes), args.image_size)
-    describe(report, dataset, model)
-    dataset = dataset.to(report.results["device"])
-    trainer = train(report, dataset, model, resumed)
-    rows, tested = trainer.rows, test(report, dataset, trainer.evaluated_model)
-    what = f"{args.model} on {dataset.name}"
-    subtitle = f"{len(dataset.train.labels)} training images; training values are measured on the "
-    subtitle += "augmented images as they pass, validation values after each epoch; one seed"
-    subtitle += "; training loss of smoothed labels" if args.smoothing else ""
-    subtitle += f"; trained at {args.sizes} pixels in turn" if args.sizes else ""
-    report.figure(figures.curves(rows, what, subtitle, tested["test_accuracy"]), "curves")
-    report.say(f"last network: {report.folder / 'last.pt'}")
-    report.say(f"best validation accuracy: {report.folder / 'best.pt'}")
-    return report.save({"epochs": rows, **tested})
 
 
 if __name__ == "__main__":

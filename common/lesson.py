@@ -1,71 +1,25 @@
-"""What every lesson shares: its flags, its device, its printed report and its results.json."""
+"""The front desk of every lesson: its flags, its printed report, its results.json."""
 
 import argparse
-import ast
-import difflib
+import dataclasses
 import importlib.metadata
-import inspect
 import json
 import math
 import os
 import platform
-import statistics
 import sys
 import tempfile
 import time
 from pathlib import Path
 
+from common import UserError, training
+from common.analysis import verdict
+
 import torch
+from matplotlib import pyplot
 from tqdm import tqdm
 
-from common import UserError, files, parallel, signals
-
 OUTPUTS = Path("outputs")
-
-
-class Parser(argparse.ArgumentParser):
-    """An argument parser whose errors are one line."""
-
-    def error(self, message: str):
-        """Print the message and exit with status 2."""
-        self.exit(2, f"{self.prog}: {message} (--help explains the options)\n")
-
-
-def parser(doc: str) -> Parser:
-    """The flags that all lessons have; the lesson's docstring becomes its --help."""
-    layout = argparse.RawDescriptionHelpFormatter
-    flags = Parser(description=doc, formatter_class=layout, allow_abbrev=False)
-    add = flags.add_argument
-    small = "the smallest run that touches every step; flags that make it larger give way"
-    add("--quick", action="store_true", help=small)
-    add("--seed", type=natural, default=0, help="of all random numbers (default: %(default)s)")
-    devices = ["auto", "cpu", "cuda", "mps"]
-    add("--device", choices=devices, default="auto", help="(default: %(default)s, the fastest)")
-    sources = "cifar10 downloads what is missing; shapes is built in; auto takes what is there, "
-    sources += "and in lesson 6 tries to download"
-    choices = ["auto", "cifar10", "shapes"]
-    add("--data", choices=choices, default="auto", help=f"{sources} (default: %(default)s)")
-    layouts = "CIFAR-10 as torchvision stores it, or train/CLASS/* and test/CLASS/* of any images"
-    add("--data-dir", type=Path, metavar="DIR", help=layouts)
-    add("--data-url", metavar="URL", help="a mirror of cifar-10-python.tar.gz; it is verified")
-    where = "figures, report.txt and results.json go to a folder in it (default: %(default)s)"
-    add("--out-dir", type=Path, metavar="DIR", default=OUTPUTS, help=where)
-    add("--show", action="store_true", help="open the figures in windows at the end")
-    return flags
-
-
-def training_flags(flags: Parser, lr: float, image_size: int, images: int) -> None:
-    """The flags of the lessons that train many networks, with small defaults."""
-    add, whole = flags.add_argument, positive
-    epochs = "passes over the training images (default: %(default)s)"
-    add("--epochs", type=whole, default=3, help=epochs)
-    repetitions = "repetitions, 2 or more (default: %(default)s)"
-    add("--seeds", type=several, default=3, help=repetitions)
-    add("--width", type=whole, default=8, help="channels, first stage (default: %(default)s)")
-    add("--image-size", type=whole, default=image_size, help="pixels (default: %(default)s)")
-    add("--images", type=whole, default=images, help="train and val (default: %(default)s)")
-    add("--batch-size", type=whole, default=48, help="images (default: %(default)s)")
-    add("--lr", type=rate, default=lr, help="peak learning rate (default: %(default)s)")
 
 
 def at_least(least: int):
@@ -108,6 +62,74 @@ def share(text: str) -> float:
     return value
 
 
+MEANINGS = {  # of settings that several lessons have: type, help
+    "batch_size": (positive, "images"),
+    "depths": (positive, "of the networks, 6n + 2"),
+    "epochs": (positive, "passes over the training images"),
+    "image_size": (positive, "pixels"),
+    "images": (positive, "training and validation images together"),
+    "lr": (rate, "peak learning rate"),
+    "seeds": (several, "repetitions, 2 or more"),
+    "width": (positive, "channels of the first stage"),
+}
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose errors are one line, and whose --quick replaces settings."""
+
+    quick: dict
+
+    def parse_args(self, args=None, namespace=None):
+        """The arguments; with --quick, those of the smallest run."""
+        found = super().parse_args(args, namespace)
+        vars(found).update(self.quick if getattr(found, "quick", False) else {})
+        return found
+
+    def error(self, message: str):
+        """Print the message and exit with status 2."""
+        self.exit(2, f"{self.prog}: {message} (--help explains the options)\n")
+
+
+def parser(doc: str, settings: dict | None = None) -> Parser:
+    """The flags that all lessons have, and one for each of a lesson's settings.
+
+    The lesson's docstring becomes its --help. `settings` holds {name: (value, value with --quick)},
+    where None leaves it as it is, and behind these type and meaning, unless MEANINGS has them.
+    """
+    layout = argparse.RawDescriptionHelpFormatter
+    flags = Parser(description=doc, formatter_class=layout, allow_abbrev=False)
+    quick = {name: setting[1] for name, setting in (settings or {}).items()}
+    flags.quick = {name: value for name, value in quick.items() if value is not None}
+    add = flags.add_argument
+    small = "the smallest run that touches every step; flags that make it larger give way"
+    add("--quick", action="store_true", help=small)
+    add("--seed", type=natural, default=0, help="of all random numbers (default: %(default)s)")
+    devices = ["auto", "cpu", "cuda", "mps"]
+    add("--device", choices=devices, default="auto", help="(default: %(default)s, the fastest)")
+    sources = "cifar10 downloads what is missing; shapes is built in; auto takes what is there, "
+    sources += "and in lesson 6 tries to download"
+    choices = ["auto", "cifar10", "shapes"]
+    add("--data", choices=choices, default="auto", help=f"{sources} (default: %(default)s)")
+    layouts = "CIFAR-10 as torchvision stores it, or train/CLASS/* and test/CLASS/* of any images"
+    add("--data-dir", type=Path, metavar="DIR", help=layouts)
+    add("--data-url", metavar="URL", help="a mirror of cifar-10-python.tar.gz; it is verified")
+    where = "figures, report.txt and results.json go to a folder in it (default: %(default)s)"
+    add("--out-dir", type=Path, metavar="DIR", default=OUTPUTS, help=where)
+    add("--show", action="store_true", help="open the figures in windows at the end")
+    for name, (default, _quick, *own) in (settings or {}).items():
+        kind, meaning = own or MEANINGS[name]
+        several_values = {"nargs": "+", "metavar": "N"} if isinstance(default, list) else {}
+        text = meaning if default is None else f"{meaning} (default: {shown(default)})"
+        flag = f"--{name.replace('_', '-')}"
+        add(flag, type=kind, default=default, help=text, **several_values)
+    return flags
+
+
+def shown(default) -> str:
+    """A default as one would type it."""
+    return " ".join(map(str, default)) or "none" if isinstance(default, list) else str(default)
+
+
 def device(name: str) -> str:
     """The device to use: the fastest one present for "auto".
 
@@ -122,73 +144,6 @@ def device(name: str) -> str:
     return name
 
 
-def summary(values: list[float], digits: int = 3) -> str:
-    """Mean, sample standard deviation and n of repeated measurements."""
-    mean, deviation = statistics.fmean(values), spread(values)
-    return f"{mean:.{digits}f} +- {deviation:.{digits}f} (n = {len(values)})"
-
-
-def spread(values: list[float]) -> float:
-    """Sample standard deviation; NaN for a single value."""
-    return torch.tensor(values, dtype=torch.float64).std().item() if len(values) > 1 else math.nan
-
-
-def verdict(margin: float, noise: float) -> str:
-    """Judge a claim by how far the measurement is on its side (margin), given its spread."""
-    if margin > noise:
-        return "holds"
-    return "does not hold" if margin < -noise else "not reproduced in this run"
-
-
-def percent(shares: list[float]) -> str:
-    """The summary of shares, in percent."""
-    return summary([100 * share for share in shares], 1)
-
-
-def in_words(verdict: str) -> str:
-    """The verdict on "this one is better", for a table."""
-    words = {"holds": "better", "does not hold": "worse"}
-    return words.get(verdict, "no difference beyond the spread")
-
-
-def greater(larger: list[float], smaller: list[float]) -> str:
-    """Judge the claim that one sample's mean exceeds another's by more than either's spread."""
-    margin = statistics.fmean(larger) - statistics.fmean(smaller)
-    return verdict(margin, max(spread(larger), spread(smaller)))
-
-
-def not_greater(one: list[float], other: list[float]) -> str:
-    """Judge the claim that one sample's mean does not exceed another's by more than the spread."""
-    margin = statistics.fmean(one) - statistics.fmean(other)
-    return verdict(max(spread(one), spread(other)) - margin, 0.0)
-
-
-def source_difference(old: type, new: type) -> list[str]:
-    """Where two classes are defined, then the lines of code that only one has (-old, +new)."""
-    places, root = [], Path(__file__).resolve().parent.parent
-    for cls in (old, new):
-        path = Path(inspect.getsourcefile(cls)).resolve().relative_to(root).as_posix()
-        places.append(f"{cls.__name__}: {path}, line {inspect.getsourcelines(cls)[1]}")
-    lines = difflib.unified_diff(_code(old), _code(new), n=0)
-    return places + [line for line in lines if not line.startswith(("---", "+++", "@@"))]
-
-
-def _code(cls: type) -> list[str]:
-    """The source of a class without docstrings and blank lines, each signature on one line."""
-    lines = inspect.getsource(cls).splitlines()
-    for node in ast.walk(ast.parse("\n".join(lines))):
-        if isinstance(node, ast.FunctionDef):
-            first, last = node.lineno - 1, node.body[0].lineno - 1
-            indent = lines[first][: node.col_offset]
-            signature = " ".join(line.strip() for line in lines[first:last])
-            signature = signature.replace("( ", "(").replace(", )", ")")
-            lines[first:last] = [indent + signature] + [""] * (last - first - 1)
-        if isinstance(node, ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node):
-            first, last = node.body[0].lineno, node.body[0].end_lineno
-            lines[first - 1 : last] = [""] * (last - first + 1)
-    return [line for line in lines if line.strip()]
-
-
 class Report:
     """Prints what a lesson finds and writes the same to report.txt and results.json; of several
     processes the first one does.
@@ -199,7 +154,7 @@ class Report:
     def __init__(self, script: str, args: argparse.Namespace, data_name: str, why: str = ""):
         self.args, self.start = args, time.perf_counter()
         self.lines, self.findings, self.failed = [], [], []
-        self.writes = parallel.rank() == 0
+        self.writes = training.parallel.rank() == 0
         self.folder = args.out_dir / Path(script).stem
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -208,7 +163,8 @@ class Report:
             raise UserError(f"--out-dir {args.out_dir} cannot be written ({error})") from error
         versions = {name: importlib.metadata.version(name) for name in ("torch", "torchvision")}
         versions["python"] = platform.python_version()
-        settings = {"seed": args.seed, "device": device(args.device), "data": data_name}
+        self.device, self.data = device(args.device), data_name
+        settings = {"seed": args.seed, "device": self.device, "data": data_name}
         self.results = {"lesson": self.folder.name, "versions": versions, **settings}
         self.results["settings"] = {key: str(value) for key, value in vars(args).items()}
         both = {**versions, **settings}
@@ -222,7 +178,7 @@ class Report:
         """Print a line."""
         self.lines.append(text)
         if self.writes:
-            tqdm.write(text, file=sys.stdout)
+            tqdm.write(for_terminal(text), file=sys.stdout)
 
     def section(self, title: str) -> None:
         """Print a heading."""
@@ -234,12 +190,13 @@ class Report:
         if self.lines[-1] and not self.lines[-1].endswith("---"):
             self.say()
 
-    def table(self, header: list[str], rows: list[list]) -> None:
-        """Print rows under their header, numbers to the right; units belong in the header."""
-        cells = [header] + [[str(cell) for cell in row] for row in rows]
+    def table(self, rows: list[dict]) -> None:
+        """Print rows {header: value}, numbers to the right; units belong in the header."""
+        header = list(rows[0])
+        cells = [header] + [[str(row.get(key, "")) for key in header] for row in rows]
         columns = list(zip(*cells, strict=True))
         widths = [max(map(len, column)) for column in columns]
-        numeric = [all(map(_is_number, col[1:])) for col in columns]
+        numeric = [all(map(_is_number, column[1:])) for column in columns]
         for row in cells:
             aligned = zip(row, widths, numeric, strict=True)
             self.say("  ".join(c.rjust(w) if n else c.ljust(w) for c, w, n in aligned).rstrip())
@@ -250,20 +207,41 @@ class Report:
         if not passed:
             self.failed.append(what)
 
-    def finding(self, claim: str, predicted: str, measured: str, judged: str) -> None:
-        """Print a claim beside its source's prediction, what this run measured, and the verdict."""
-        entry = {"claim": claim, "predicted": predicted, "measured": measured, "verdict": judged}
+    def claim(
+        self,
+        sentence: str,
+        left,
+        relation: str,
+        right,
+        source: str,
+        measured: str = "{} against {}",
+        noise: float | None = None,
+    ) -> None:
+        """Print a claim beside its source, what this run measured, and the verdict.
+
+        The claim is that `left` is `relation` (>, <, <=) `right`; each is Seeds, or an exact
+        number. `measured` is a format for both, such as "{:.1%} against {:.1%}". `noise`, if it is
+        known otherwise, replaces the deviation over seeds in the verdict.
+        """
+        n = max(len(side) if isinstance(side, list) else 1 for side in (left, right))
+        entry = {
+            "claim": sentence,
+            "source": source,
+            "measured": measured.format(left, right),
+            "n": n,
+            "verdict": verdict(left, relation, right, noise),
+        }
         self.findings.append(entry)
         self._gap()
         for key, value in entry.items():
-            self.say(f"  {key:<9}  {value}")
+            self.say(f"  {key:<8}  {value}")
         self.say()
 
     def figure(self, figure, name: str) -> None:
         """Write a matplotlib figure as PNG, whole or not at all."""
         path = self.folder / f"{name}.png"
         if self.writes:
-            with files.whole(path) as scratch:
+            with training.atomic_write(path) as scratch:
                 figure.savefig(scratch, format="png")
         self.say(f"figure: {path}")
 
@@ -272,20 +250,27 @@ class Report:
         seconds = time.perf_counter() - self.start
         self.results |= {"seconds": round(seconds, 1), "findings": self.findings}
         self.results |= {"failed_checks": self.failed, "measured": measured}
-        self.results = _plain(self.results)
+        self.results = plain(self.results)
         path = self.folder / "results.json"
         self.say(f"{seconds:.0f} s; the numbers are in {path}")
         if not self.writes:
             return self.results
         text = json.dumps(self.results, indent=1, allow_nan=False)
         for name, content in (("results.json", text), ("report.txt", "\n".join(self.lines))):
-            with files.whole(self.folder / name) as scratch:
+            with training.atomic_write(self.folder / name) as scratch:
                 scratch.write_text(f"{content}\n", "utf-8", "surrogateescape")
         if self.args.show:
-            from matplotlib import pyplot
-
             pyplot.show()
         return self.results
+
+
+def for_terminal(text: str) -> str:
+    """The text, with +- for the sign that an ASCII terminal does not have."""
+    try:
+        text.encode(sys.stdout.encoding or "ascii", "surrogateescape")
+    except UnicodeEncodeError:
+        return text.replace("±", "+-")
+    return text
 
 
 def _is_number(cell: str) -> bool:
@@ -293,14 +278,18 @@ def _is_number(cell: str) -> bool:
     return not cell or cell.startswith("nan") or cell.lstrip("+-")[:1].isdigit()
 
 
-def _plain(value):
+def plain(value):
     """The value in JSON's types; what is not a finite number becomes null."""
+    if dataclasses.is_dataclass(value):
+        return plain(
+            {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+        )
     if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, torch.Tensor):
-        return _plain(value.tolist())
+        return plain(value.tolist())
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     return value
@@ -316,7 +305,7 @@ def run(main) -> None:
     except UserError as error:
         print(f"{script}: {' '.join(str(error).split())}", file=sys.stderr)
         raise SystemExit(2) from None
-    except signals.Stopped as stop:
+    except training.signals.Stopped as stop:
         print(f"{script}: {stop}", file=sys.stderr)
         raise SystemExit(stop.status) from None
     except KeyboardInterrupt:

@@ -4,25 +4,30 @@
     python -m tests.benchmark --record "two cores of an AMD EPYC (Zen 4)"    for the README
 
 Both train a CIFAR-stem ResNet-18 (11.17 M parameters) on the same images, batch 128, SGD with
-Nesterov momentum. Ours: common.data and common.optim. The other: torchvision's resnet18 with
+Nesterov momentum. Ours: common.data and common.training. The other: torchvision's resnet18 with
 the stem swapped, float32, a DataLoader with PIL transforms (random crop, flip, normalise). The
 two alternate in one run, so that a machine whose speed drifts slows both.
 """
 
 import argparse
+import contextlib
+import functools
 import itertools
 import json
+import os
 import statistics
+import subprocess
+import sys
 import time
 from pathlib import Path
+
+from common import data, lesson, models, training
 
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
 import torchvision
 from torchvision import transforms
-
-from common import data, lesson, models, optim
 
 BATCH = 128
 RECORD = Path(__file__).resolve().parent.parent / ".github" / "recorded" / "benchmark.json"
@@ -68,10 +73,10 @@ def copied_batches(dataset: data.Dataset, device: str):
 
 
 def our_step(device: str):
-    """A training step of common.optim on ResNet-18."""
+    """A training step of common.training on ResNet-18."""
     model = models.resnet18(10, stem="cifar").to(device, memory_format=torch.channels_last).train()
-    optimizer = optim.sgd(model, 0.05)
-    return lambda x, y: optim.train_step(model, x, y, optimizer, device)
+    optimizer = training.sgd(model, 0.05)
+    return lambda x, y: training.train_step(model, x, y, optimizer, device)
 
 
 def copied_step(device: str):
@@ -79,7 +84,7 @@ def copied_step(device: str):
     model = torchvision.models.resnet18(num_classes=10)
     model.conv1, model.maxpool = nn.Conv2d(3, 64, 3, 1, 1, bias=False), nn.Identity()
     model = model.to(device).train()
-    optimizer = torch.optim.SGD(model.parameters(), 0.05, 0.9, weight_decay=5e-4, nesterov=True)
+    optimizer = torch.training.SGD(model.parameters(), 0.05, 0.9, weight_decay=5e-4, nesterov=True)
 
     def step(x, y):
         loss = F.cross_entropy(model(x), y)
@@ -119,8 +124,42 @@ def compare(name: str, ours, copied, rounds: int, steps: int, device: str) -> li
     return ratios
 
 
+def small_network_rate(steps: int = 20) -> float:
+    """Images a second of a ResNet-20 in training on all cores of the CPU."""
+    model = models.cifar_resnet(20).to(memory_format=torch.channels_last).train()
+    optimizer = training.sgd(model, 0.05)
+    step = functools.partial(training.train_step, model, optimizer=optimizer, device="cpu")
+    return images_per_second(our_batches(data.load("shapes")), step, steps, "cpu")
+
+
+def thread_rates(rounds: int, busy: bool) -> list[float]:
+    """Ratios of `small_network_rate` with threads that sleep while they wait, as `common` sets
+    them, to PyTorch's default; with `busy`, beside a process that keeps one core occupied.
+
+    Every rate is measured in a process of its own: the setting is read when torch is loaded.
+    """
+    sleeping = "from tests import benchmark; print(benchmark.small_network_rate())"
+    spinning = f"import torch; {sleeping}"  # torch first: `common` comes too late to set it
+    environment = {k: v for k, v in os.environ.items() if k != "OMP_WAIT_POLICY"}
+    ratios = []
+    loop = [sys.executable, "-c", "while True: pass"]
+    with subprocess.Popen(loop) if busy else contextlib.nullcontext() as other:
+        for _ in range(rounds):
+            rates = []
+            for code in (sleeping, spinning):
+                command = [sys.executable, "-c", code]
+                done = subprocess.run(command, env=environment, capture_output=True, check=True)
+                rates.append(float(done.stdout))
+            where = "beside a busy process" if busy else "alone"
+            print(f"threads, {where}: {rates[0]:.0f} and by default {rates[1]:.0f} images/s")
+            ratios.append(rates[0] / rates[1])
+        if busy:
+            other.kill()
+    return ratios
+
+
 def main(argv: list[str] | None = None) -> dict[str, list[float]]:
-    """Measure the whole training step, then the data path alone."""
+    """Measure the whole training step, the data path alone, and threads that wait."""
     flags = lesson.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     flags.add_argument("--rounds", type=lesson.positive, default=5, help="(default: %(default)s)")
     flags.add_argument("--steps", type=lesson.positive, default=6, help="(default: %(default)s)")
@@ -128,7 +167,7 @@ def main(argv: list[str] | None = None) -> dict[str, list[float]]:
     args = flags.parse_args(argv)
     device = lesson.device("auto")
     dataset = data.load("shapes").to(device)
-    print(f"torch {torch.__version__}, {device}, native bf16: {optim.native_bf16(device)}")
+    print(f"torch {torch.__version__}, {device}, native bf16: {training.native_bf16(device)}")
     ours, copied = our_batches(dataset), copied_batches(data.load("shapes"), device)
     sizes = (args.rounds, args.steps, device)
     pipelines = (ours, our_step(device)), (copied, copied_step(device))
@@ -139,8 +178,11 @@ def main(argv: list[str] | None = None) -> dict[str, list[float]]:
 
     pipelines = (ours, nothing), (copied, nothing)
     ratios["data"] = compare("data path", *pipelines, args.rounds, 120, device)
+    if device == "cpu":
+        ratios["threads_idle"] = thread_rates(args.rounds, busy=False)
+        ratios["threads_busy"] = thread_rates(args.rounds, busy=True)
     if args.record:
-        bf16 = optim.native_bf16(device)
+        bf16 = training.native_bf16(device)
         where = {"device": args.record, "torch": torch.__version__, "native_bf16": bf16}
         RECORD.write_text(json.dumps(where | ratios, indent=1) + "\n", encoding="utf-8")
     return ratios

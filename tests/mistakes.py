@@ -18,13 +18,13 @@ from dataclasses import dataclass, field
 from functools import partial
 from types import SimpleNamespace
 
+from common import analysis, blocks, data
+from common.models import networks
+
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
 from torchvision.models import DenseNet, resnet
-
-from common import analysis, blocks, data
-from common.models import networks
 
 TOLERANCE = 1e-5  # relative; torchvision's networks and ours differ by 0 here
 
@@ -55,7 +55,8 @@ def code(mistake: "Mistake | None" = None) -> SimpleNamespace:
 
     Raises: AssertionError if the line that the mistake changes is not there exactly once.
     """
-    scope = {**vars(blocks), **vars(data)}
+    scope = {**vars(blocks), **vars(data.dataset)}
+    scope = {name: value for name, value in scope.items() if not name.startswith("__")}
     sources = [(networks, inspect.getsource(networks))]
     if mistake is not None:
         changed = pkgutil.resolve_name(mistake.source)
@@ -649,7 +650,7 @@ MISTAKES = [
         symptom="Normalised pixels deviate by {shapes:.2f} on Shapes-10 and by {low:.2f} to "
         "{high:.2f} on CIFAR-10, not by 1",
         exhibit=SHAPES,
-        source="common.data.Dataset",
+        source="common.data.dataset.Dataset",
         old="std = (share @ levels**2 - mean**2).sqrt().clamp(min=1.0)",
         new="std = self.train.images.float().std(dim=(2, 3)).mean(dim=0)",
         caught_by=(deviation_of_one,),
@@ -660,7 +661,7 @@ MISTAKES = [
         found=("huyvnphan/PyTorch_CIFAR10 data.py",),
         symptom="{scored:,} of 10,000 test images are scored",
         exhibit=SHAPES,
-        source="common.data.Dataset",
+        source="common.data.dataset.Dataset",
         old="order.tensor_split(math.ceil(len(order) / batch_size))",
         new="order.split(batch_size)[: len(order) // batch_size]",
         caught_by=(images_scored,),

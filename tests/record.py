@@ -43,7 +43,7 @@ def flags_of(settings: dict) -> str:
     """The flags of lesson 6 that change its result, where they are not the defaults; no seed."""
     script = importlib.import_module("06_practical_example")
     defaults, flags = vars(script.arguments([])), []
-    for name in ("model", *(n for n in script.SETTINGS if n not in ("model", "seed")), "compile"):
+    for name in ("model", *(n for n in script.BINDING if n not in ("model", "seed")), "compile"):
         if (value := settings[name]) != str(defaults[name]) or name == "model":
             value = "" if value == "True" else re.sub(r"[\[\],]", "", value)
             flags.append(f"--{name.replace('_', '-')} {value}".strip())

@@ -1,12 +1,12 @@
 import itertools
 
+from common import analysis, models, training
+from common.blocks import BasicBlock, Bottleneck
+
 import pytest
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
-
-from common import analysis, models, optim
-from common.blocks import BasicBlock, Bottleneck
 
 
 def test_activation_gradients_are_the_derivatives():
@@ -27,6 +27,29 @@ def test_hooks_are_removed_even_after_an_error():
     with pytest.raises(RuntimeError):
         analysis.activations(model, ["layer1"], torch.randn(2, 4, 8, 8))
     assert not any(module._forward_hooks for module in model.modules())
+
+
+def test_activations_are_reduced_as_they_appear():
+    model, x = models.cifar_resnet(8, width=4), torch.randn(2, 3, 8, 8)
+    means = analysis.activations(model, ["layer3", "layer1"], x, lambda out: out.mean(dim=(2, 3)))
+    assert {name: tuple(m.shape) for name, m in means.items()} == {
+        "layer1": (2, 4),
+        "layer3": (2, 16),
+    }
+
+
+def test_what_a_hook_returns_replaces_the_output():
+    model, x = nn.Sequential(nn.ReLU(), nn.Flatten()), torch.randn(2, 3)
+    seen = []
+
+    def double(name, inputs, output):
+        seen.append((name, inputs[0] is x))
+        return 2 * output
+
+    with analysis.gradients.forward_hooks(model, ["0"], double):
+        assert torch.equal(model(x), 2 * x.relu())
+    assert torch.equal(model(x), x.relu())
+    assert seen == [("0", True)]
 
 
 def test_receptive_fields():
@@ -53,13 +76,13 @@ def test_peak_bytes_are_what_the_allocator_hands_out():
     model = models.cifar_resnet(20, width=8)
     x, y = torch.randn(32, 3, 16, 16), torch.randint(10, (32,))
     counted = analysis.peak_bytes(model, x, y)
-    optimizer = optim.sgd(model, 0.01)
-    optim.train_step(model, x, y, optimizer, "cpu")  # momentum and gradients are there now
+    optimizer = training.sgd(model, 0.01)
+    training.train_step(model, x, y, optimizer, "cpu")  # momentum and gradients are there now
     held = 3 * sum(p.nbytes for p in model.parameters())
     with torch.profiler.profile(
         activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True
     ) as profile:
-        optim.train_step(model, x, y, optimizer, "cpu")
+        training.train_step(model, x, y, optimizer, "cpu")
     events = [e for e in profile.profiler.kineto_results.events() if e.name() == "[memory]"]
     sizes = [e.nbytes() for e in sorted(events, key=lambda e: e.start_ns())]
     assert counted == pytest.approx(held + max(itertools.accumulate(sizes)), rel=0.1)

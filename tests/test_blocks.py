@@ -7,14 +7,6 @@ import sys
 from functools import partial
 from pathlib import Path
 
-import pytest
-import torch
-import torch.nn as nn
-import torch.nn.functional as F
-import torchvision
-from torchvision.models import resnet
-from torchvision.models.densenet import _DenseBlock, _Transition
-
 from common import blocks
 from common.analysis import parity
 from common.blocks import (
@@ -33,6 +25,14 @@ from common.blocks import (
     Transition,
     WideBlock,
 )
+
+import pytest
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+import torchvision
+from torchvision.models import resnet
+from torchvision.models.densenet import _DenseBlock, _Transition
 
 CLASSES = [getattr(blocks, name) for name in blocks.__all__]
 PARTS = {  # what is no block with a stride: arguments, and channels out for 16 in

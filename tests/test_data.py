@@ -8,14 +8,15 @@ import threading
 import types
 from pathlib import Path
 
+from common import UserError, data, lesson, models, training
+from common.data import augmentation
+
 import numpy as np
 import pytest
 import torch
 import torchvision.transforms.v2.functional as TF
 from PIL import Image
 from torchvision.datasets import CIFAR10
-
-from common import UserError, augmentation, data, lesson, models, training
 
 
 @pytest.fixture(scope="module")
@@ -58,8 +59,8 @@ def test_colour_does_not_give_the_class_away(shapes):
     linear = ((colour("val") @ weights).argmax(1) == shapes.val.labels).double().mean().item()
     torch.manual_seed(0)
     model = models.cifar_resnet(8, width=8)
-    for row in training.fit(model, data.load("shapes", size=16, limit=6_000), 3, batch_size=32):
-        pass
+    dataset = data.load("shapes", size=16, limit=6_000)
+    *_, row = training.Trainer(model, dataset, 3, batch_size=32).run()
     assert 0.1 < linear < 0.3
     assert row["val_accuracy"] > linear + 0.2
 
@@ -156,7 +157,7 @@ def test_folders_of_any_images(photographs):
 
 def test_names_are_readable_in_a_locale_without_their_letters():
     part = types.SimpleNamespace(classes=["chien \udcc3\udca9"])  # as Python reads them there
-    found = data._names(Path("\udcc3\udca9t\udcc3\udca9"), part)
+    found = data.sources._names(Path("\udcc3\udca9t\udcc3\udca9"), part)
     assert found == ("image folder été", ["chien é"])
 
 

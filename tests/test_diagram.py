@@ -1,11 +1,12 @@
 import itertools
 
+from common import blocks, plotting
+from common.blocks import BasicBlock, Bottleneck, DenseLayer, PlainBlock, PreActBlock, SEBasicBlock
+from common.plotting import diagram
+
 import pytest
 import torch.nn.functional as F
 from matplotlib import pyplot
-
-from common import blocks, diagram, plotting
-from common.blocks import BasicBlock, Bottleneck, DenseLayer, PlainBlock, PreActBlock, SEBasicBlock
 
 plotting.use_theme()
 

@@ -4,12 +4,13 @@ import importlib
 import json
 import math
 
+from common import UserError, data, plotting
+from common.analysis import predictions
+
 import pytest
 import torch
 from matplotlib import pyplot
 from PIL import Image
-
-from common import UserError, data, evaluation, evaluation_figures, plotting
 
 plotting.use_theme()
 
@@ -36,23 +37,23 @@ def trained(script, tmp_path_factory):
 
 
 def test_wilson_interval_by_hand():
-    low, high = evaluation.wilson(
+    low, high = predictions.wilson(
         80, 100
     )  # statsmodels: proportion_confint(80, 100, .05, "wilson")
     assert (low, high) == pytest.approx((0.71117, 0.86663), abs=1e-4)
-    assert evaluation.wilson(0, 10) == pytest.approx((0.0, 0.27753), abs=1e-4)
-    assert evaluation.wilson(10, 10) == pytest.approx((0.72247, 1.0), abs=1e-4)
-    assert all(map(math.isnan, evaluation.wilson(0, 0)))
+    assert predictions.wilson(0, 10) == pytest.approx((0.0, 0.27753), abs=1e-4)
+    assert predictions.wilson(10, 10) == pytest.approx((0.72247, 1.0), abs=1e-4)
+    assert all(map(math.isnan, predictions.wilson(0, 0)))
 
 
 def test_confusion_has_true_classes_in_rows():
     guesses, labels = torch.tensor([0, 1, 1, 2]), torch.tensor([0, 1, 2, 2])
-    assert evaluation.confusion(guesses, labels, 3).tolist() == [[1, 0, 0], [0, 1, 0], [0, 1, 1]]
+    assert predictions.confusion(guesses, labels, 3).tolist() == [[1, 0, 0], [0, 1, 0], [0, 1, 1]]
 
 
 def test_calibration_error_by_hand():
     probabilities = torch.tensor([[0.95, 0.05], [0.92, 0.08], [0.4, 0.6], [0.0, 1.0]])
-    found = evaluation.calibration(probabilities, torch.tensor([0, 1, 1, 1]))
+    found = predictions.calibration(probabilities, torch.tensor([0, 1, 1, 1]))
     means = [(0.6, 1.0, 1), (2.87 / 3, 2 / 3, 3)]
     assert [list(b) for b in found["bins"]] == [pytest.approx(list(b)) for b in means]
     assert found["ece"] == pytest.approx(0.25 * 0.4 + 0.75 * 0.29)
@@ -63,13 +64,13 @@ def test_a_network_that_tells_its_chances_is_calibrated():
     share = torch.rand(20_000, generator=generator)
     labels = (torch.rand(20_000, generator=generator) < share).long()
     probabilities = torch.stack([1 - share, share], 1)
-    assert evaluation.calibration(probabilities, labels)["ece"] < 0.01
-    assert evaluation.calibration(probabilities, 1 - labels)["ece"] > 0.3
+    assert predictions.calibration(probabilities, labels)["ece"] < 0.01
+    assert predictions.calibration(probabilities, 1 - labels)["ece"] > 0.3
 
 
 def test_mistakes_are_sorted_by_confidence():
     probabilities = torch.tensor([[0.9, 0.1], [0.2, 0.8], [0.4, 0.6], [0.99, 0.01]])
-    assert evaluation.surest_mistakes(probabilities, torch.tensor([1, 0, 1, 1]), 2) == [3, 0]
+    assert predictions.surest_mistakes(probabilities, torch.tensor([1, 0, 1, 1]), 2) == [3, 0]
 
 
 def title(figure):
@@ -80,18 +81,18 @@ def title(figure):
 
 def test_titles_follow_the_numbers():
     counts = torch.tensor([[5, 0], [3, 2]])
-    found = title(evaluation_figures.confusion(counts, ["cat", "dog"], ""))
+    found = title(plotting.predictions.confusion(counts, ["cat", "dog"], ""))
     assert found.startswith("3 of 5 images of class dog are taken for cat; of 3 mistakes no other")
-    found = title(evaluation_figures.confusion(torch.eye(2).long(), ["cat", "dog"], ""))
+    found = title(plotting.predictions.confusion(torch.eye(2).long(), ["cat", "dog"], ""))
     assert found == "No test image is taken for another class"
     sure = {"ece": 0.2, "bins": [(0.9, 0.7, 10)]}
-    assert "20.0 points higher" in title(evaluation_figures.reliability(sure, 10, ""))
+    assert "20.0 points higher" in title(plotting.predictions.reliability(sure, 10, ""))
     shy = {"ece": 0.1, "bins": [(0.6, 0.7, 10)]}
-    assert "10.0 points lower" in title(evaluation_figures.reliability(shy, 10, ""))
+    assert "10.0 points lower" in title(plotting.predictions.reliability(shy, 10, ""))
     split, classes = data.Split(torch.zeros(2, 3, 4, 4), torch.tensor([0, 1])), ["cat", "dog"]
     sure = torch.tensor([[0.9, 0.1], [0.3, 0.7]])
-    assert title(evaluation_figures.mistakes(split, sure, classes, "")) == "No mistakes"
-    figure = evaluation_figures.mistakes(split, sure.flip(1), classes, "")
+    assert title(plotting.predictions.mistakes(split, sure, classes, "")) == "No mistakes"
+    figure = plotting.predictions.mistakes(split, sure.flip(1), classes, "")
     captions = [ax.get_title() for ax in figure.axes if ax.get_title()]
     assert captions == ["cat, named dog\nwith 90 %", "dog, named cat\nwith 70 %"]
     assert title(figure) == "The 2 most confident of 2 mistakes"
@@ -99,10 +100,10 @@ def test_titles_follow_the_numbers():
 
 def test_accuracy_by_class_and_overall():
     counts = torch.tensor([[3, 1, 0], [2, 2, 0], [0, 0, 0]])
-    found = evaluation.accuracies(counts, ["cat", "dog", "cow"])
+    found = predictions.accuracies(counts, ["cat", "dog", "cow"])
     assert [(row["images"], row["accuracy"]) for row in found.values()] == [
         (4, 0.75), (4, 0.5), (0, pytest.approx(math.nan, nan_ok=True)), (8, 0.625)]  # fmt: skip
-    assert found["all"]["interval"] == evaluation.wilson(5, 8)
+    assert found["all"]["interval"] == predictions.wilson(5, 8)
     assert list(found) == ["cat", "dog", "cow", "all"]
 
 
@@ -113,7 +114,8 @@ def test_prediction_sees_a_picture_as_the_test_did(script, trained, capsys):
     capsys.readouterr()
     found = script.main(["--checkpoint", checkpoint, "--predict", *map(str, paths)])
     lines = capsys.readouterr().out.splitlines()
-    model, entries = script.checkpoints.load_model(trained / "out/06_practical_example/last.pt")
+    path = trained / "out/06_practical_example/last.pt"
+    model, entries = script.training.checkpoints.load_model(path)
     dataset = data.load("auto", trained / "photos", size=12)
     assert entries["mean"] == dataset.statistics[0].flatten().tolist()
     for path, line in zip(paths, lines, strict=True):
@@ -151,7 +153,7 @@ def test_what_cannot_be_evaluated_is_refused(script, trained, tmp_path):
     with pytest.raises(UserError, match="CLASS"):
         script.main([*base, "--evaluate", "--data-dir", str(tmp_path / "cow")])
     entries = torch.load(checkpoint, weights_only=True)
-    torch.save({k: entries[k] for k in script.checkpoints.KEYS}, tmp_path / "old.pt")
+    torch.save({k: entries[k] for k in script.training.checkpoints.KEYS}, tmp_path / "old.pt")
     picture = str(tmp_path / "cow" / "1.png")
     with pytest.raises(UserError, match="train again"):
         script.main(["--checkpoint", str(tmp_path / "old.pt"), "--predict", picture])

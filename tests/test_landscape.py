@@ -1,12 +1,13 @@
 import math
 
+from common import models
+from common.analysis import landscape
+
 import numpy as np
 import pytest
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
-
-from common import landscape, models
 
 POINTS = [(0.0, 0.0), (0.5, -0.3)]
 
@@ -28,7 +29,7 @@ def norms(tensor):
 
 
 def test_each_filter_of_a_direction_is_as_long_as_the_weights(model):
-    parts = landscape.direction(model, 3)
+    parts = landscape.random_direction(model, 3)
     assert list(parts) == [name for name, _ in model.named_parameters()]
     for name, weight in model.named_parameters():
         if weight.ndim > 1:
@@ -42,7 +43,7 @@ def test_each_filter_of_a_direction_is_as_long_as_the_weights(model):
 
 def test_directions_follow_the_seed_and_dead_filters_stay(model):
     nn.init.zeros_(model.conv1.weight[0])
-    first, again, other = (landscape.direction(model, seed) for seed in (0, 0, 1))
+    first, again, other = (landscape.random_direction(model, seed) for seed in (0, 0, 1))
     assert torch.equal(first["fc.weight"], again["fc.weight"])
     assert not torch.equal(first["fc.weight"], other["fc.weight"])
     assert not first["conv1.weight"][0].any()
@@ -54,14 +55,14 @@ def test_twins_are_moved_by_the_same_random_numbers():
     plain = models.cifar_plain(8, width=4)
     residual = models.cifar_resnet(8, width=4)
     residual.load_state_dict(plain.state_dict())
-    ours, theirs = (landscape.direction(net, 0) for net in (plain, residual))
+    ours, theirs = (landscape.random_direction(net, 0) for net in (plain, residual))
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
 
 def test_the_centre_is_the_plain_evaluation_to_the_bit(model, batch):
     x, y = batch
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    directions = [landscape.direction(model, seed) for seed in (0, 1)]
+    directions = [landscape.random_direction(model, seed) for seed in (0, 1)]
     centre, moved = landscape.losses(model, x, y, directions, POINTS)
     with torch.no_grad():
         assert centre == F.cross_entropy(model(x), y).item()
@@ -73,7 +74,7 @@ def test_the_centre_is_the_plain_evaluation_to_the_bit(model, batch):
 
 def test_a_moved_point_is_the_network_with_moved_weights(model, batch):
     x, y = batch
-    directions = [landscape.direction(model, seed) for seed in (0, 1)]
+    directions = [landscape.random_direction(model, seed) for seed in (0, 1)]
     measured = landscape.losses(model, x, y, directions, POINTS)[1]
     with torch.no_grad():
         for name, weight in model.named_parameters():
@@ -93,21 +94,22 @@ def test_recomputed_statistics_undo_a_change_of_scale(model, batch):
 def test_dropout_stays_off_when_statistics_are_recomputed(batch):
     net = nn.Sequential(nn.Conv2d(3, 8, 1), nn.BatchNorm2d(8), nn.Dropout(), nn.Flatten())
     net.append(nn.Linear(512, 10))
-    parts = [landscape.direction(net, 0)]
+    parts = [landscape.random_direction(net, 0)]
     first, second = landscape.losses(net, *batch, parts, [(0.1,), (0.1,)], recompute=True)
     assert first == second
 
 
-def test_a_survey_holds_every_plane(model, batch):
+def test_a_landscape_holds_every_plane(model, batch):
     steps = landscape.axis(1.0, 3)
-    planes = landscape.survey({"net": model}, *batch, steps, range(2), "cpu")["net"]
+    found = landscape.measure({"net": model}, *batch, steps, range(2), "cpu")["net"]
+    planes = found.grids
     assert {m: np.shape(planes[m]) for m in landscape.STATISTICS} == {
         "running": (2, 3, 3),
         "recomputed": (2, 3, 3),
     }
-    assert all(grid[1][1] == planes["plain"] for grid in planes["running"])
+    assert [grid[1][1] for grid in planes["running"]] == found.centres == [found.loss] * 2
     assert planes["running"][0][0][2] != planes["running"][1][0][2]
-    directions = [landscape.direction(model, seed) for seed in (2, 3)]
+    directions = [landscape.random_direction(model, seed) for seed in (2, 3)]
     corner = landscape.losses(model, *batch, directions, [(steps[0], steps[2])])[0]
     assert planes["running"][1][2][0] == pytest.approx(corner, rel=1e-5)  # rows: the second
 

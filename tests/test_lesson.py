@@ -1,9 +1,15 @@
+import io
 import json
+import math
+import sys
+
+from common import UserError, analysis, lesson
+from common.analysis import Seeds, verdict
+from common.blocks import BasicBlock, PlainBlock
 
 import pytest
 
-from common import UserError, lesson
-from common.blocks import BasicBlock, PlainBlock
+UNDECIDED = "not reproduced in this run"
 
 
 @pytest.fixture
@@ -12,35 +18,141 @@ def report(tmp_path):
     return lesson.Report("01_thing.py", args, "Shapes-10")
 
 
-def test_verdicts_can_go_every_way():
-    assert lesson.verdict(0.3, 0.1) == "holds"
-    assert lesson.verdict(-0.3, 0.1) == "does not hold"
-    assert lesson.verdict(0.05, 0.1) == "not reproduced in this run"
-    assert lesson.verdict(float("nan"), 0.1) == "not reproduced in this run"
+def test_seeds_have_mean_and_sample_deviation():
+    seeds = Seeds([1.0, 2.0, 3.0])
+    assert (seeds.mean, seeds.deviation) == (2.0, 1.0)
+    assert math.isnan(Seeds([1.0]).deviation)
+    assert seeds == [1.0, 2.0, 3.0]  # a list: results.json holds every number
 
 
-def test_summary_gives_mean_spread_and_n():
-    assert lesson.summary([1.0, 2.0, 3.0], 1) == "2.0 +- 1.0 (n = 3)"
+def test_seeds_are_written_with_their_deviation():
+    assert f"{Seeds([1.0, 2.0, 3.0]):.1f}" == "2.0 ± 1.0"
+    assert f"{Seeds([0.872, 0.88]):.1%}" == "87.6 ± 0.6 %"
+    assert f"{Seeds([0.001234, 0.001234])}" == "0.00123 ± 0"
+    assert f"{Seeds([0.5]):.0%}" == "50 %"  # a single number stands alone
+    assert f"{Seeds([2.345]):.2f}" == "2.35"
+
+
+@pytest.mark.parametrize(
+    ("relation", "verdicts"),
+    [
+        (">", ["holds", UNDECIDED, UNDECIDED, "does not hold"]),
+        ("<", ["does not hold", UNDECIDED, UNDECIDED, "holds"]),
+        ("<=", ["does not hold", "holds", "holds", "holds"]),
+    ],
+)
+def test_verdicts_can_go_every_way(relation, verdicts):
+    """By how much the left mean is above the right one, in units of the larger deviation."""
+    right = Seeds([0.0, 1.0, 2.0])  # deviates by 1
+    lefts = [Seeds([1 + gap - 0.1, 1 + gap, 1 + gap + 0.1]) for gap in (1.1, 0.9, -0.9, -1.1)]
+    assert [verdict(left, relation, right) for left in lefts] == verdicts
+
+
+def test_verdicts_on_exact_numbers():
+    assert verdict(Seeds([1.1, 1.2]), ">", 1.0) == "holds"
+    assert verdict(Seeds([1.0, 1.2]), ">", 1.0) == UNDECIDED
+    assert verdict(0.5, "<", Seeds([1.1, 1.2])) == "holds"
+    assert verdict(2, ">", 1) == "holds"
+    assert verdict(1, "<=", 2) == "holds"
+
+
+def test_a_verdict_needs_numbers_and_a_known_relation():
+    """Of one seed nobody knows the deviation, of a diverged one not even the mean."""
+    several = Seeds([1.0, 1.1])
+    for left in (Seeds([9.0]), Seeds([math.nan, 9.0]), math.nan):
+        for relation in (">", "<", "<="):
+            assert verdict(left, relation, several) == UNDECIDED
+            assert verdict(several, relation, left) == UNDECIDED
+    with pytest.raises(ValueError, match="relation must be"):
+        verdict(several, "==", several)
+
+
+def test_a_claim_holds_both_sides_and_its_source(report, capsys):
+    left, right = Seeds([0.3, 0.31, 0.32]), Seeds([0.1, 0.12])
+    report.claim("deeper is worse", left, ">", right, "figure 1", "{:.0%} against {:.0%}")
+    report.claim("it explodes", right, ">", 1.0, source="theory", measured="{:.2f}")
+    first, second = report.findings
+    assert first["measured"] == "31 ± 1 % against 11 ± 1 %"
+    assert (first["claim"], first["source"], first["n"]) == ("deeper is worse", "figure 1", 3)
+    assert (first["verdict"], second["verdict"]) == ("holds", "does not hold")
+    assert second["measured"] == "0.11 ± 0.01"
+    printed = capsys.readouterr().out
+    for key, value in first.items():
+        assert f"  {key:<8}  {value}\n" in printed
 
 
 def test_tables_align_numbers_to_the_right(report, capsys):
-    report.table(["name", "count"], [["a", 5], ["long name", 1234]])
+    report.table([{"name": "a", "count": 5}, {"name": "long name", "count": 1234}])
     out = capsys.readouterr().out.splitlines()
     assert out[-3:] == ["name       count", "a              5", "long name   1234"]
 
 
+def test_tables_take_their_header_from_the_first_row(report, capsys):
+    """A value that a row lacks leaves a gap, which makes no column a column of words."""
+    report.table([{"name": "a", "loss": "0.5 ± 0.1"}, {"name": "b"}, {"name": "c", "loss": "nan"}])
+    out = capsys.readouterr().out.splitlines()
+    assert out[-4:] == ["name       loss", "a     0.5 ± 0.1", "b", "c           nan"]
+
+
 def test_what_is_printed_is_what_is_saved(report, capsys):
-    report.finding("claim", "predicted", "measured", "holds")
+    report.claim("claim", Seeds([0.2, 0.21]), ">", 0.1, source="source")
     report.check("parity", True)
-    returned = report.save({"loss": float("nan"), "pair": (1, 2.5)})
+    returned = report.save({"loss": float("nan"), "pair": (1, 2.5), "seeds": Seeds([1.0, 2.0])})
     saved = json.loads((report.folder / "results.json").read_text(encoding="utf-8"))
     assert saved == returned
-    assert saved["measured"] == {"loss": None, "pair": [1, 2.5]}
+    assert saved["measured"] == {"loss": None, "pair": [1, 2.5], "seeds": [1.0, 2.0]}
     assert saved["findings"][0]["verdict"] == "holds"
     assert saved["failed_checks"] == []
     assert {"seed", "device", "data", "seconds", "versions"} <= set(saved)
     text = (report.folder / "report.txt").read_text(encoding="utf-8")
+    assert "±" in text
     assert text.endswith(capsys.readouterr().out)
+
+
+def test_an_ascii_terminal_gets_a_sign_that_it_has(report, monkeypatch):
+    terminal = io.TextIOWrapper(io.BytesIO(), encoding="ascii", errors="replace")
+    monkeypatch.setattr(sys, "stdout", terminal)
+    report.say(f"{Seeds([1.0, 3.0]):.0f}")
+    terminal.flush()
+    assert terminal.buffer.getvalue() == b"2 +- 1\n"
+    assert report.lines[-1] == "2 ± 1"  # report.txt is UTF-8 everywhere
+
+
+SETTINGS = {
+    "epochs": (30, 1),
+    "depths": ([20, 56], [8]),
+    "radius": (1.0, 0.5, lesson.rate, "of the plane"),
+}
+
+
+def settings(*argv):
+    args = lesson.parser("doc", SETTINGS).parse_args([*argv])
+    return args.epochs, args.depths, args.radius
+
+
+def test_settings_become_flags():
+    assert settings() == (30, [20, 56], 1.0)
+    assert settings("--epochs", "2", "--depths", "8", "14", "20", "--radius", "0.1") == (
+        2,
+        [8, 14, 20],
+        0.1,
+    )
+    text = lesson.parser("doc", SETTINGS).format_help()
+    for words in ("of the plane (default: 1.0)", "(default: 20 56)", "(default: 30)"):
+        assert words in text
+
+
+def test_quick_replaces_settings():
+    assert settings("--quick") == (1, [8], 0.5)
+    assert settings("--epochs", "2", "--quick") == (1, [8], 0.5)  # flags give way to it
+
+
+@pytest.mark.parametrize("flags", ["--epochs 0", "--epochs x", "--radius 0", "--depths", "--epo 3"])
+def test_a_wrong_flag_is_one_line_and_exit_status_2(flags, capsys):
+    with pytest.raises(SystemExit) as stop:
+        settings(*flags.split())
+    assert stop.value.code == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1
 
 
 def test_a_failed_check_is_exit_status_1(report):
@@ -64,7 +176,7 @@ def test_a_mistake_is_one_line_and_exit_status_2(capsys):
 
 
 def test_source_difference_is_the_shortcut():
-    lines = lesson.source_difference(PlainBlock, BasicBlock)
+    lines = analysis.source_difference(PlainBlock, BasicBlock)
     assert lines[0].startswith("PlainBlock: common/blocks/residual.py, line ")
     removed = [line[1:].strip() for line in lines[2:] if line.startswith("-")]
     assert removed == [

@@ -3,11 +3,11 @@
 import re
 from dataclasses import replace
 
-import pytest
-import torch
-
 from tests import mistakes
 from tests.mistakes import MISTAKES
+
+import pytest
+import torch
 
 EXHIBITS = [name for name, value in vars(mistakes).items() if isinstance(value, mistakes.Exhibit)]
 

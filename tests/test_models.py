@@ -1,13 +1,13 @@
 import re
 import warnings
 
-import pytest
-import torch
-import torchvision
-
 from common import models
 from common.analysis import activations, depth, multiply_adds, parameter_count, parity
 from common.blocks import BasicBlock, Bottleneck, PlainBlock
+
+import pytest
+import torch
+import torchvision
 
 COUNTS = {
     "resnet18": 11_689_512,

@@ -7,14 +7,15 @@ import signal
 import subprocess
 import sys
 
-import torch
-
 from tests.test_resume import LAST, ROOT, SCRIPT, command, photos, wait_for_change  # noqa: F401
+
+import torch
 
 FIRST_STEP = """
 import sys, torch
-from common import data, models, optim, parallel, training
-optim.native_bf16 = lambda device: False
+from common import data, models, training
+from common.training import parallel, step
+step.native_bf16 = lambda device: False
 with parallel.processes("cpu"):
     torch.manual_seed(parallel.rank())  # rank 0's weights must become all ranks' weights
     model = models.cifar_resnet(8, width=4)

@@ -10,9 +10,9 @@ import shlex
 import shutil
 from pathlib import Path
 
-import pytest
-
 from tests import record, tables
+
+import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -119,13 +119,18 @@ def test_a_long_run_is_kept_whole(tmp_path, monkeypatch):
 
 
 def test_every_module_is_in_the_reading_order():
-    order = (ROOT / "common" / "README.md").read_text(encoding="utf-8")
-    modules = [path for path in (ROOT / "common").glob("[a-z]*") if path.name != "__pycache__"]
-    for path in modules:
-        source = (path / "__init__.py" if path.is_dir() else path).read_text(encoding="utf-8")
+    common = ROOT / "common"
+    order = (common / "README.md").read_text(encoding="utf-8")
+    modules = [path for path in common.rglob("*.py") if path.parent != common]
+    for path in [*modules, common / "lesson.py"]:
+        name, source = path.name, path.read_text(encoding="utf-8")
         about = ast.get_docstring(ast.parse(source)).split("\n\n")[0].replace("\n", " ")
-        assert f"- [{path.name}]({path.name}): {about}\n" in order
-    assert order.count("- [") == len(modules)
+        if name == "__init__.py":
+            path, name = path.parent, path.parent.name
+        target = path.relative_to(common).as_posix()
+        assert f"[{name}]({target})" in order
+        assert f"({target}): {about}\n" in order.replace("**", ""), target
+    assert order.count("](") == len(modules) + 1
 
 
 def test_links_and_pictures_exist():

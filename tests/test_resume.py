@@ -12,11 +12,12 @@ import sys
 import time
 from pathlib import Path
 
+from common import UserError, data, models, plotting, training
+from common.training import checkpoints
+
 import pytest
 import torch
 from PIL import Image
-
-from common import UserError, checkpoints, data, models, plotting, training
 
 plotting.use_theme()  # builds matplotlib's font cache, once
 ROOT = Path(__file__).resolve().parent.parent

@@ -1,10 +1,11 @@
 import math
 
+from common import UserError, data, models, training
+from common.training import checkpoints, step
+
 import pytest
 import torch
 import torch.nn.functional as F
-
-from common import UserError, checkpoints, data, models, optim, training
 
 
 @pytest.fixture(scope="module")
@@ -13,8 +14,8 @@ def tiny():
 
 
 def test_schedule_value_by_value():
-    optimizer = optim.sgd(torch.nn.Linear(2, 2), lr=0.8)
-    schedule = optim.warmup_cosine(optimizer, steps=12, warmup=4)
+    optimizer = step.sgd(torch.nn.Linear(2, 2), lr=0.8)
+    schedule = step.warmup_cosine(optimizer, steps=12, warmup=4)
     rates = []
     for _ in range(12):
         rates.append(optimizer.param_groups[0]["lr"])
@@ -27,7 +28,7 @@ def test_schedule_value_by_value():
 
 def test_only_weights_are_decayed():
     model = models.cifar_resnet(8, width=4)
-    decayed, free = optim.sgd(model, 0.1, 5e-4).param_groups
+    decayed, free = step.sgd(model, 0.1, 5e-4).param_groups
     assert (decayed["weight_decay"], free["weight_decay"]) == (5e-4, 0.0)
     assert decayed["nesterov"]
     assert {p.ndim for p in free["params"]} == {1}
@@ -37,7 +38,7 @@ def test_only_weights_are_decayed():
 def train(dataset, **options):
     torch.manual_seed(1)
     model = models.cifar_resnet(8, width=8)
-    return model, list(training.fit(model, dataset, 2, **options))
+    return model, list(training.Trainer(model, dataset, 2, **options).run())
 
 
 def test_training_learns_and_repeats(tiny):
@@ -66,20 +67,20 @@ def test_evaluation_weighs_every_sample_once(tiny, monkeypatch):
     assert loss == pytest.approx(F.cross_entropy(logits, labels).item())
     assert all(torch.equal(before[k], v) for k, v in model.state_dict().items())
     x = torch.cat([x for x, _ in tiny.batches("test", 7)])
-    monkeypatch.setattr(optim, "native_bf16", lambda device: False)
+    monkeypatch.setattr(step, "native_bf16", lambda device: False)
     direct = model.eval()(x)
     assert torch.allclose(training.predict(model, tiny, "test"), direct, atol=1e-5)
 
 
 def test_parts_add_up_to_the_large_batch(tiny, monkeypatch):
-    monkeypatch.setattr(optim, "native_bf16", lambda device: False)
+    monkeypatch.setattr(step, "native_bf16", lambda device: False)
     x, y = next(tiny.batches("train", 50, seed=1))
     grads = {}
     for parts in (1, 4, 1_000):
         torch.manual_seed(0)
         model = models.cifar_resnet(8, width=4).eval()  # batch-norm statistics fixed
-        optimizer = optim.sgd(model, 0.1)
-        loss, logits = optim.train_step(model, x, y, optimizer, "cpu", 0.1, parts)
+        optimizer = step.sgd(model, 0.1)
+        loss, logits = training.train_step(model, x, y, optimizer, "cpu", 0.1, parts)
         grads[parts] = [loss, logits, *(p.grad for p in model.parameters())]
     for parts in (4, 1_000):
         for one, other in zip(grads[1], grads[parts], strict=True):
@@ -88,11 +89,11 @@ def test_parts_add_up_to_the_large_batch(tiny, monkeypatch):
 
 def test_smoothed_labels_by_hand():
     model, y = torch.nn.Linear(4, 3), torch.tensor([0, 2])
-    x, optimizer = torch.randn(2, 4), optim.sgd(model, 0.0)
+    x, optimizer = torch.randn(2, 4), step.sgd(model, 0.0)
     target = 0.9 * F.one_hot(y, 3) + 0.1 / 3
-    with optim.autocast("cpu"):
+    with step.autocast("cpu"):
         expected = -(target * model(x).float().log_softmax(1)).sum(1).mean()
-    loss, _ = optim.train_step(model, x, y, optimizer, "cpu", 0.1)
+    loss, _ = training.train_step(model, x, y, optimizer, "cpu", 0.1)
     assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
 
 
@@ -106,8 +107,8 @@ def test_the_average_follows_the_weights_and_is_what_is_validated(tiny):
         on_step=lambda *_: seen.append([p.detach().clone() for p in model.parameters()])
     ):
         pass
-    for step, weights in enumerate(seen[1:], 1):
-        keep = min(0.9, (1 + step) / (10 + step))
+    for n, weights in enumerate(seen[1:]):  # the first update copies
+        keep = min(0.9, (1 + n) / (10 + n)) if n else 0
         expected = [keep * e + (1 - keep) * w for e, w in zip(expected, weights, strict=True)]
     averaged = list(trainer.evaluated_model.parameters())
     assert all(torch.allclose(a, e, atol=1e-6) for a, e in zip(averaged, expected, strict=True))
@@ -117,7 +118,7 @@ def test_the_average_follows_the_weights_and_is_what_is_validated(tiny):
 
 
 def test_mirror_averaging_by_hand(tiny, monkeypatch):
-    monkeypatch.setattr(optim, "native_bf16", lambda device: False)
+    monkeypatch.setattr(step, "native_bf16", lambda device: False)
     model = models.cifar_resnet(8, width=4).eval()
     x = torch.cat([x for x, _ in tiny.batches("test", 7)])
     with torch.no_grad():
@@ -138,16 +139,16 @@ def test_sizes_share_out_the_epochs(tiny):
             return self.net(x)
 
     options = {"sizes": [8, 8, 12], "batch_size": 270}
-    rows = list(training.fit(Watched(), tiny, 4, **options))
+    rows = list(training.Trainer(Watched(), tiny, 4, **options).run())
     assert [row["pixels"] for row in rows] == [8, 8, 8, 12]
     assert [size for training, size in seen if training] == [8] * 6 + [12] * 2
     assert {size for training, size in seen if not training} == {16}
 
 
 def test_a_compiled_network_trains_as_it_would_have(tiny, monkeypatch):
-    monkeypatch.setattr(optim, "native_bf16", lambda device: False)
+    monkeypatch.setattr(step, "native_bf16", lambda device: False)
     found = []
-    for prepare in (lambda model: model, optim.compiled):
+    for prepare in (lambda model: model, step.compiled):
         torch.manual_seed(0)
         layers = torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4), torch.nn.Flatten()
         try:
@@ -155,7 +156,7 @@ def test_a_compiled_network_trains_as_it_would_have(tiny, monkeypatch):
         except UserError as error:
             pytest.skip(str(error))  # no compiler: --compile says so, too
         x, y = next(tiny.batches("train", 50, seed=1))
-        loss, _ = optim.train_step(model, x, y, optim.sgd(model, 0.1), "cpu")
+        loss, _ = training.train_step(model, x, y, step.sgd(model, 0.1), "cpu")
         found.append([loss, *model.state_dict().values()])
     assert model._compiled_call_impl is not None
     for one, other in zip(*found, strict=True):
@@ -166,7 +167,7 @@ def test_a_compiled_network_trains_as_it_would_have(tiny, monkeypatch):
 
     monkeypatch.setattr(torch, "compile", refuse)
     with pytest.raises(UserError, match=r"--compile does not work here \(no compiler found\)"):
-        optim.compiled(model)
+        step.compiled(model)
 
 
 def test_checkpoint_is_whole_or_absent(tmp_path, monkeypatch):

@@ -3,14 +3,16 @@
 import importlib
 import json
 
+from common import UserError, lesson, models, plotting
+from common.analysis.features import Features, Probes, Response
+from common.analysis.gradients import CONDITIONS
+from common.analysis.landscape import STATISTICS, Landscape
+from common.training import checkpoints
+
 import numpy as np
 import pytest
 import torch
 from matplotlib import pyplot
-
-from common import UserError, checkpoints, experiment, lesson, models, plotting
-from common import inspection_figures as figures
-from common.flow import CONDITIONS
 
 plotting.use_theme()
 
@@ -52,79 +54,91 @@ def test_gradients_can_contradict_the_findings(script, report):
 
 def test_the_title_of_gradient_flow_says_what_it_is_given():
     trained = {"plain": [30.0, 2.0, 1.0], "residual": [1.0, 1.0, 2.0]}
-    figure = figures.gradient_flow(norms(0.4, (1.3, 1.0)), trained, "")
+    figure = plotting.flow.gradient_flow(norms(0.4, (1.3, 1.0)), trained, "")
     ends = [text.get_text() for text in figure.axes[-1].texts]
     assert set(ends) == {"plain explodes, x30", "residual stays level, x0.5"}
     claimed = title(figure)
     assert "plain's gradient vanishes with the default init (x3e-06)" in claimed
     assert "explodes with BN (x39)" in claimed
-    denied = title(figures.gradient_flow(norms(1.4, (0.5, 1.0)), trained, ""))
+    denied = title(plotting.flow.gradient_flow(norms(1.4, (0.5, 1.0)), trained, ""))
     assert "plain's gradient explodes with the default init (x1e+02)" in denied
     assert "vanishes with BN" in denied
 
 
-def planes(rough, smooth):
+def landscapes(rough, smooth):
     """A dome for the rough network, a bowl for the smooth one."""
     x = np.linspace(-1, 1, 5)
     bowl = 1 + x[:, None] ** 2 + x**2
     shapes = {rough: 4 - bowl, smooth: bowl}
     return {
-        name: {"running": [shapes[name].tolist()] * 2, "recomputed": [shapes[name].tolist()] * 2}
-        | {"plain": shapes[name][2, 2]}
+        name: Landscape(shapes[name][2, 2], {s: [shapes[name].tolist()] * 2 for s in STATISTICS})
         for name in ("plain", "residual")
     }
 
 
 @pytest.mark.parametrize(("rough", "smooth"), [("plain", "residual"), ("residual", "plain")])
 def test_landscapes_can_contradict_the_claim(script, report, rough, smooth):
-    found = planes(rough, smooth)
-    shares = script.roughness(found)
+    found = landscapes(rough, smooth)
     errors = {"plain": 0.31, "residual": 0.02}
-    script.report_landscape(report, found, errors, shares, 9)
+    shares = script.report_landscapes(report, found, errors)["curves_downwards"]
+    assert shares["running"] == shares["recomputed"] == {rough: [1.0, 1.0], smooth: [0.0, 0.0]}
     verdict = "holds" if rough == "plain" else "does not hold"
     assert [finding["verdict"] for finding in report.findings] == [verdict] * 2
     assert report.failed == []
-    figure = figures.loss_landscape(found, errors, shares, np.linspace(-1, 1, 5).tolist(), "")
+    steps = np.linspace(-1, 1, 5).tolist()
+    figure = plotting.landscape.loss_landscape(found, errors, steps, "")
     panels = [ax.get_title() for ax in figure.axes]
     assert "training error 31 %" in panels[0]
+    assert "curves downwards: 100 ± 0 %" in panels[0 if rough == "plain" else 1]
     said = {rough: "100 %", smooth: "0 %"}
     assert f"plain {said['plain']}, residual {said['residual']};" in title(figure)
 
 
 def test_a_centre_that_is_not_the_loss_fails_the_check(script, report):
-    found = planes("plain", "residual")
-    found["residual"]["plain"] += 1e-7
-    shares = script.roughness(found)
-    script.report_landscape(report, found, dict.fromkeys(found, 0.1), shares, 9)
+    found = landscapes("plain", "residual")
+    found["residual"].loss += 1e-7
+    script.report_landscapes(report, found, dict.fromkeys(found, 0.1))
     assert report.failed == ["residual: the loss at the centre is the network's own, to the bit"]
 
 
-def seen(accuracy, similar):
-    """What similarity.look_inside would return for two blocks."""
+def features(accuracy, similarity):
+    """Of a network of two blocks."""
     channels = {"conv1": np.random.rand(2, 6, 6), "layer1": np.zeros((4, 1, 1))}
-    found = {"accuracies": [0.1, 0.2, accuracy], "standard_errors": [0.01] * 3}
-    found |= {"cka": [[[1.0, similar], [similar, 1.0]]] * 3, "class": 1, "p": 0.9}
-    return found | {"channels": channels}
+    cka = [[[1.0, similarity], [similarity, 1.0]]] * 3
+    probes = Probes([0.1, 0.2, accuracy], [0.01] * 3, training_error=0.5)
+    return Features(probes, cka, Response(channels, predicted=1, probability=0.9))
 
 
 def test_features_can_contradict_the_claim_and_the_title_follows(script, report):
-    high, low = seen(0.8, 0.9), seen(0.3, 0.2)
+    high, low = features(0.8, 0.9), features(0.3, 0.2)
     for pair in ({"plain": low, "residual": high}, {"plain": high, "residual": low}):
-        alike = script.report_features(report, pair)
+        measured = script.report_features(report, pair)
     assert [f["verdict"] for f in report.findings] == ["holds", "does not hold"]
-    assert alike == {"plain": pytest.approx([0.9] * 3), "residual": pytest.approx([0.2] * 3)}
+    similarity = {"plain": pytest.approx([0.9] * 3), "residual": pytest.approx([0.2] * 3)}
+    assert measured["cka_between_blocks"] == similarity
     image = np.zeros((8, 8, 3), np.uint8)
-    text = title(figures.feature_evolution(image, ["cat", "dog"], pair, ""))
+    text = title(plotting.features.feature_evolution(image, ["cat", "dog"], pair, ""))
     assert "plain 80 %, residual 30 %" in text
     assert "plain 0.90, residual 0.20" in text
 
 
+def test_the_claim_about_probes_allows_for_their_standard_errors(script, report):
+    better, worse = features(0.32, 0.5), features(0.3, 0.5)
+    script.report_features(report, {"plain": worse, "residual": better})
+    better.probes.standard_errors[-1] = 0.03
+    script.report_features(report, {"plain": worse, "residual": better})
+    verdicts = [finding["verdict"] for finding in report.findings]
+    assert verdicts == ["holds", "not reproduced in this run"]
+    assert "32.0 % against 30.0 % (standard errors 1.0 and 1.0 %)" in report.findings[0]["measured"]
+
+
 def test_networks_keep_their_colours():
-    looks = figures.looks(["residual", "plain"])
-    assert looks == {kind: plotting.TWINS[kind] for kind in looks}
+    network_styles = plotting.style.network_styles
+    styles = network_styles(["residual", "plain"])
+    assert styles == {kind: plotting.TWINS[kind] for kind in styles}
     names = ["cifar_plain-8", "cifar_plain-20", "resnet18", "densenet121"]
-    assert len(set(figures.looks(names).values())) == 4
-    assert len(figures.looks(map(str, range(9)))) == 9
+    assert len(set(network_styles(names).values())) == 4
+    assert len(network_styles(map(str, range(9)))) == 9
 
 
 CHECKED = ["cifar_plain-8", "cifar_preact_resnet-8", "cifar_densenet-10-4", "resnet18"]
@@ -132,7 +146,7 @@ CHECKED = ["cifar_plain-8", "cifar_preact_resnet-8", "cifar_densenet-10-4", "res
 
 def checkpoint(folder, name, classes, image_size=32):
     torch.manual_seed(0)
-    model = checkpoints.build_model(name, len(classes), image_size)
+    model = models.build(name, len(classes), image_size)
     entries = {"model": model.state_dict(), "model_name": name, "classes": classes}
     path = folder / f"{name}.pt"
     torch.save(entries | {"epoch": 1, "val_accuracy": 0.5}, path)
@@ -140,7 +154,7 @@ def checkpoint(folder, name, classes, image_size=32):
 
 
 def test_checkpoints_are_drawn(script, tmp_path):
-    from common.shapes import CLASSES
+    from common.data.shapes import CLASSES
 
     paths = [str(checkpoint(tmp_path, name, CLASSES)) for name in CHECKED[:3]]
     arguments = ["--quick", "--data", "shapes", "--out-dir", str(tmp_path), "--image-size", "16"]
@@ -180,9 +194,9 @@ def test_every_network_has_blocks_in_stages():
     numbers = {"cifar_plain": "-8", "cifar_resnet": "-8", "cifar_preact_resnet": "-8"}
     numbers |= {"cifar_wide_resnet": "-10-1", "cifar_resnext": "-11-2-4"}
     numbers |= {"cifar_densenet": "-10-4", "cifar_se_resnet": "-8"}
-    for name in models.NAMES:
+    for name in models.NETWORKS:
         with torch.device("meta"):
-            model = checkpoints.build_model(name + numbers.get(name, ""), 10)
-        blocks = experiment.block_names(model)
+            model = models.build(name + numbers.get(name, ""), 10)
+        blocks = models.block_names(model)
         assert len(blocks) >= 3, name
         assert all("." in block for block in blocks), name

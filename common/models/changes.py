@@ -1,8 +1,8 @@
 """Changes that turn a network into another one, for ablations."""
 
-import torch.nn as nn
-
 from common.blocks import BasicBlock, Bottleneck
+
+import torch.nn as nn
 
 
 def without_batch_norm(model: nn.Module) -> nn.Module:

@@ -11,8 +11,9 @@ from common.blocks import (
     SimpleDenseLayer,
     WideBlock,
 )
-from common.models.imagenet import grouped
-from common.models.networks import CifarNet, DenseNet, PreActNet
+
+from .imagenet import grouped
+from .networks import CifarNet, DenseNet, PreActNet
 
 __all__ = ["cifar_densenet", "cifar_plain", "cifar_preact_resnet", "cifar_resnet"]
 __all__ += ["cifar_resnext", "cifar_se_resnet", "cifar_wide_resnet"]

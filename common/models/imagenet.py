@@ -6,7 +6,8 @@ All take 224x224 images in their papers; with `stem="cifar"` images of 32x32 to 
 from functools import partial
 
 from common.blocks import BasicBlock, Bottleneck, ResNeXtBlock, SEBasicBlock, SEBottleneck
-from common.models.networks import DenseNet, ResNet
+
+from .networks import DenseNet, ResNet
 
 __all__ = ["resnet18", "resnet34", "resnet50", "resnet101", "resnet152"]
 __all__ += ["resnext50_32x4d", "resnext101_32x8d", "wide_resnet50_2", "wide_resnet101_2"]

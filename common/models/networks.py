@@ -2,12 +2,12 @@
 
 import warnings
 
+from common.blocks import DenseBlock, DenseLayer, Transition
+
 import torch
 import torch.fx
 import torch.nn as nn
 import torch.nn.functional as F
-
-from common.blocks import DenseBlock, DenseLayer, Transition
 
 
 class ResNet(nn.Module):
@@ -36,7 +36,7 @@ class ResNet(nn.Module):
         self.layer3 = _stage(block, 128 * expansion, 256, layers[2], stride=2)
         self.layer4 = _stage(block, 256 * expansion, 512, layers[3], stride=2)
         self.fc = nn.Linear(512 * expansion, num_classes)
-        _kaiming(self)
+        kaiming_init(self)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         _warn_if_small(x, self.stem)
@@ -64,7 +64,7 @@ class CifarNet(nn.Module):
         self.layer2 = _stage(block, width * expansion, 2 * width, blocks, stride=2)
         self.layer3 = _stage(block, 2 * width * expansion, 4 * width, blocks, stride=2)
         self.fc = nn.Linear(4 * width * expansion, num_classes)
-        _kaiming(self)
+        kaiming_init(self)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = F.relu(self.bn1(self.conv1(x)))  # N width H W
@@ -94,7 +94,7 @@ class PreActNet(nn.Module):
         self.layer3 = _stage(block, 2 * width * expansion, 4 * width, blocks, stride=2)
         self.bn = nn.BatchNorm2d(4 * width * expansion)
         self.fc = nn.Linear(4 * width * expansion, num_classes)
-        _kaiming(self)
+        kaiming_init(self)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = self.conv1(x)  # N stem H W
@@ -137,7 +137,7 @@ class DenseNet(nn.Module):
             channels += count * growth_rate
         self.features.add_module("norm5", nn.BatchNorm2d(channels))
         self.classifier = nn.Linear(channels, num_classes)
-        _kaiming(self)
+        kaiming_init(self)
         self.stem = stem
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -168,11 +168,16 @@ def _stage(block, in_channels: int, channels: int, blocks: int, stride: int) -> 
     return nn.Sequential(first, *rest)
 
 
-def _kaiming(model: nn.Module) -> None:
-    """Initialise every convolution after He et al. 2015 (arXiv:1502.01852), mode fan-out."""
+def kaiming_init(model: nn.Module, mode: str = "fan_out") -> nn.Module:
+    """The same network, changed in place: every convolution initialised for ReLU.
+
+    Source: He et al. 2015 (arXiv:1502.01852). Mode "fan_in" keeps the variance of activations,
+    "fan_out" that of gradients; they are one where a convolution keeps the channels.
+    """
     for module in model.modules():
         if isinstance(module, nn.Conv2d):
-            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+            nn.init.kaiming_normal_(module.weight, mode=mode, nonlinearity="relu")
+    return model
 
 
 @torch.fx.wrap

@@ -1,35 +1,15 @@
-"""The figures of lesson 6: training curves, confusion, calibration, mistakes."""
+"""What a trained network says of the test images: confusion, calibration, mistakes."""
+
+from common.analysis import predictions
 
 import numpy as np
 import seaborn
 import torch
 from matplotlib import patheffects
 
-from common import evaluation, plotting
+from . import style
 
 SHOWN = 12  # thumbnails
-
-
-def curves(rows: list[dict], what: str, subtitle: str, accuracy: float):
-    """Loss and accuracy by epoch; `rows` come from training.Trainer, `accuracy` from the test."""
-    title = f"{what}: {100 * accuracy:.1f} % test accuracy after "
-    title += f"{len(rows)} epoch{'s' * (len(rows) > 1)}"
-    figure, axes = plotting.new_figure(title, subtitle, 10, 4.6, ncols=2)
-    epochs = [row["epoch"] for row in rows]
-    looks = {"train": (plotting.GREY, "-"), "val": (plotting.OTHERS[0], "-")}
-    for ax, quantity, scale in zip(axes, ("loss", "accuracy"), (1, 100), strict=True):
-        ends = []
-        ax.set_yscale("log" if quantity == "loss" else "linear")
-        for split, (colour, dash) in looks.items():
-            values = [scale * row[f"{split}_{quantity}"] for row in rows]
-            ax.plot(epochs, values, dash, color=colour, marker="o", markersize=4)
-            ends.append((values[-1], {"train": "training", "val": "validation"}[split], colour))
-        ax.set(xlabel="epoch", xlim=(min(epochs) - 0.2, max(epochs)))
-        ax.xaxis.get_major_locator().set_params(integer=True)
-        plotting.label_ends(ax, ends)
-    axes[0].set_ylabel("mean cross-entropy (nats)")
-    axes[1].set_ylabel("accuracy (%)")
-    return figure
 
 
 def confusion(counts: torch.Tensor, classes: list[str], subtitle: str):
@@ -41,7 +21,7 @@ def confusion(counts: torch.Tensor, classes: list[str], subtitle: str):
         title = f"{number} of {int(counts[true].sum())} images of class {classes[true]} are taken "
         title += f"for {classes[guess]}; of {int(wrong.sum())} mistakes no other is commoner"
     size = min(14.0, 3.5 + 0.5 * len(classes))
-    figure, ax = plotting.new_figure(title, subtitle, size + 1.5, size)
+    figure, ax = style.new_figure(title, subtitle, size + 1.5, size)
     names = classes if len(classes) <= 40 else False
     options = {"xticklabels": names, "yticklabels": names, "annot": len(classes) <= 20, "fmt": "d"}
     options["cbar_kws"] = {"label": "images"}
@@ -52,22 +32,22 @@ def confusion(counts: torch.Tensor, classes: list[str], subtitle: str):
 
 
 def reliability(found: dict, images: int, what: str):
-    """Accuracy by confidence; `found` comes from evaluation.calibration."""
+    """Accuracy by confidence; `found` comes from predictions.calibration."""
     confidence, accuracy, counts = np.array(found["bins"]).T
     gap = 100 * (np.average(confidence, weights=counts) - np.average(accuracy, weights=counts))
     word = "higher" if gap > 0 else "lower"
     title = f"Confidence is {abs(gap):.1f} points {word} than accuracy on average; "
     title += f"expected calibration error {100 * found['ece']:.1f} %"
-    subtitle = f"{what}, {images} test images in {evaluation.BINS} bins of equal width by the "
+    subtitle = f"{what}, {images} test images in {predictions.BINS} bins of equal width by the "
     subtitle += "highest probability; the numbers count a bin's images"
-    figure, ax = plotting.new_figure(title, subtitle, 8, 6)
-    ax.plot([0, 100], [0, 100], color=plotting.GREY, linewidth=1)
-    ax.plot(100 * confidence, 100 * accuracy, "o-", color=plotting.OTHERS[0])
+    figure, ax = style.new_figure(title, subtitle, 8, 6)
+    ax.plot([0, 100], [0, 100], color=style.GREY, linewidth=1)
+    ax.plot(100 * confidence, 100 * accuracy, "o-", color=style.OTHERS[0])
     for x, y, count in zip(confidence, accuracy, counts, strict=True):
         place = {"xytext": (-6, 5), "textcoords": "offset points", "fontsize": 9, "ha": "right"}
         text = ax.annotate(f"{int(count)}", (100 * x, 100 * y), **place)
         text.set_path_effects([patheffects.withStroke(linewidth=3, foreground="white")])
-    ax.text(105, 100, "perfectly\ncalibrated", color=plotting.GREY, va="center")
+    ax.text(105, 100, "perfectly\ncalibrated", color=style.GREY, va="center")
     ax.set(xlim=(0, 103), ylim=(0, 103), aspect="equal")
     ax.set(xlabel="mean confidence of the bin (%)", ylabel="accuracy of the bin (%)")
     return figure
@@ -77,9 +57,9 @@ def mistakes(split, probabilities: torch.Tensor, classes: list[str], what: str):
     """Thumbnails of the mistakes that the network was surest of; `split` holds the images."""
     labels, guesses = split.labels.cpu(), probabilities.argmax(1)
     wrong = int((guesses != labels).sum())
-    worst = evaluation.surest_mistakes(probabilities, labels, SHOWN)
+    worst = predictions.surest_mistakes(probabilities, labels, SHOWN)
     title = f"The {len(worst)} most confident of {wrong} mistakes" if wrong else "No mistakes"
-    figure, axes = plotting.new_figure(title, what, 9, 6.6, nrows=3, ncols=SHOWN // 3)
+    figure, axes = style.new_figure(title, what, 9, 6.6, nrows=3, ncols=SHOWN // 3)
     for ax in axes.flat:
         ax.axis("off")
     for ax, i in zip(axes.flat, worst, strict=False):

@@ -4,12 +4,12 @@ import contextlib
 import os
 from collections.abc import Iterator
 
+from common import UserError
+
 import torch
 import torch.distributed as dist
 import torch.nn as nn
 from torch.nn.parallel import DistributedDataParallel
-
-from common import UserError
 
 
 def started() -> bool:

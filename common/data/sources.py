@@ -1,125 +1,24 @@
-"""Images in, batches out: CIFAR-10, folders of one's own images, or the built-in Shapes-10.
-
-Whatever the source, a `Dataset` holds uint8 tensors of square RGB images in three disjoint
-splits. Batches are cut, augmented and normalised whole, on the device that holds the images.
-"""
+"""Where images come from: CIFAR-10, folders of one's own images, or the built-in Shapes-10."""
 
 import contextlib
-import functools
-import math
 import os
 import socket
 import tempfile
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+
+from common import UserError
 
 import numpy as np
 import torch
-import torchvision.transforms.v2.functional as TF
 from PIL import Image, ImageOps
 from torchvision.datasets import CIFAR10, ImageFolder
 from tqdm import tqdm
 
-from common import UserError, shapes
-from common.augmentation import cut_out, for_all_pixels, shift_and_flip
+from . import shapes
+from .dataset import Dataset, Split
 
 DEFAULT_DIR = Path("data")
-
-
-class Split(NamedTuple):
-    """Images (uint8, N 3 H W, channels-last in memory) and labels (int64, N)."""
-
-    images: torch.Tensor
-    labels: torch.Tensor
-
-
-@dataclass(frozen=True)
-class Dataset:
-    """Three disjoint splits, the class names, and how the data came to be chosen."""
-
-    name: str
-    classes: list[str]
-    train: Split
-    val: Split
-    test: Split
-    why: str = ""
-    normalisation: tuple[list[float], list[float]] | None = None
-
-    def to(self, device: str) -> "Dataset":
-        """All splits on `device`."""
-        moved = {s: Split(*(t.to(device) for t in getattr(self, s))) for s in SPLITS}
-        return replace(self, **moved)
-
-    def resized(self, size: int) -> "Dataset":
-        """All images at size x size pixels, with antialiasing."""
-        small = {}
-        for name in SPLITS:
-            images, labels = getattr(self, name)
-            images = TF.resize(images.contiguous(), [size, size], antialias=True)
-            small[name] = Split(images.contiguous(memory_format=torch.channels_last), labels)
-        return replace(self, **small)
-
-    @functools.cached_property
-    def statistics(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Mean and standard deviation of each channel over all training pixels, each 1 3 1 1.
-
-        On the original CIFAR-10 training images these are 0.4914 0.4822 0.4465 and
-        0.2470 0.2435 0.2616, times 255. If `normalisation` is given it is taken instead.
-        """
-        shape, device = (1, 3, 1, 1), self.train.images.device
-        if self.normalisation:
-            return tuple(torch.tensor(v, device=device).view(shape) for v in self.normalisation)
-        counts = [torch.bincount(c.flatten(), minlength=256) for c in self.train.images.unbind(1)]
-        share = torch.stack(counts).cpu().double() / sum(counts[0])  # 3 256
-        levels = torch.arange(256, dtype=torch.float64)
-        mean = share @ levels
-        std = (share @ levels**2 - mean**2).sqrt().clamp(min=1.0)
-        return mean.float().view(shape).to(device), std.float().view(shape).to(device)
-
-    def batches(
-        self,
-        split: str,
-        batch_size: int,
-        seed: int | None = None,
-        cutout: int = 0,
-        skip: int = 0,
-        part: slice = slice(None),
-        size: int | None = None,
-    ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """Yield (images float N 3 H W channels-last, labels N), every image once.
-
-        Without a seed: in order, as they are. With one: shuffled, and every image shifted by up
-        to an eighth of its size (reflected at the border), flipped half of the time, and with a
-        square of `cutout` pixels set to the mean; all of it a function of the seed alone.
-        Batches are of equal size within one image, at most `batch_size`; the first `skip` of them
-        are left out. `part` chooses among the images of every batch, `size` other pixels than
-        theirs (antialiased, after the shift; `cutout` counts these).
-        """
-        images, labels = getattr(self, split)
-        size = size or images.shape[3]
-        mean, std = (for_all_pixels(statistic, size) for statistic in self.statistics)
-        order = torch.arange(len(images), device=images.device)
-        draws = pixels = None
-        if seed is not None:
-            pixels = images.permute(0, 2, 3, 1).contiguous()  # N H W 3; no copy if channels-last
-            generator = torch.Generator().manual_seed(seed)
-            order = torch.randperm(len(images), generator=generator).to(images.device)
-            draws = torch.rand(5, len(images), generator=generator).to(images.device)
-        for batch in order.tensor_split(math.ceil(len(order) / batch_size))[skip:]:
-            batch = batch[part]
-            x = images[batch] if draws is None else shift_and_flip(pixels, batch, draws[:3, batch])
-            if size != x.shape[3]:
-                x = TF.resize(x, [size, size], antialias=True)
-            x = x.to(torch.float32, memory_format=torch.channels_last)
-            x = (x - mean) / std
-            if draws is not None and cutout:
-                x = cut_out(x, draws[3:, batch], cutout)
-            yield x, labels[batch]
-
-
-SPLITS = ("train", "val", "test")
 
 
 def load(

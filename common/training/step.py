@@ -1,14 +1,14 @@
-"""One update: optimiser, schedule, precision, and the step itself."""
+"""One update: precision, optimiser, schedule, and the average of the weights."""
 
 import contextlib
 import math
 
+from common import UserError
+
 import torch
 import torch.nn as nn
-import torch.nn.functional as F
 from torch.optim.lr_scheduler import LambdaLR
-
-from common import UserError
+from torch.optim.swa_utils import AveragedModel
 
 
 def native_bf16(device: str) -> bool:
@@ -27,7 +27,7 @@ def autocast(device: str):
 
 
 def compiled(model: nn.Module) -> nn.Module:
-    """The same network, whose forward and backward passes PyTorch compiles at their first use.
+    """The network itself; PyTorch compiles its forward and backward passes at their first use.
 
     Raises: UserError if this machine cannot compile, mostly for want of a C++ compiler.
     """
@@ -68,28 +68,24 @@ def warmup_cosine(optimizer, steps: int, warmup: int) -> LambdaLR:
 
 
 def warmup_constant(optimizer, steps: int, warmup: int) -> LambdaLR:
-    """The same warm-up, then the full rate to the end: the baseline that a schedule must beat."""
+    """A warm-up as in `warmup_cosine`, then the full rate to the end: what a schedule must beat."""
     return LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / max(1, warmup)))
 
 
-def train_step(
-    model, x, y, optimizer, device: str, smoothing: float = 0.0, parts: int = 1, weight: float = 1.0
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """One update on one batch; returns the mean loss and the logits, detached.
+def averaged(model: nn.Module, decay: float) -> AveragedModel:
+    """A copy of the network for the exponential moving average of weights and batch-norm statistics
+    (Tarvainen & Valpola 2017, arXiv:1703.01780); `update_parameters` moves it.
 
-    Label smoothing gives the share `smoothing` of the target to all classes alike. The batch
-    passes in `parts`, whose gradients add up: memory for one part, the gradient of the whole batch
-    (but for batch-norm statistics, which are a part's own). `weight` multiplies the gradient.
+    Update n + 1 keeps min(decay, (1 + n) / (10 + n)) of it, so that it forgets the first weights
+    soon; the first one copies them.
     """
-    optimizer.zero_grad(set_to_none=True)
-    losses, outputs, parts = [], [], min(parts, len(y))
-    for x_part, y_part in zip(x.tensor_split(parts), y.tensor_split(parts), strict=True):
-        with autocast(device):
-            logits = model(x_part).float()  # the softmax stays in float32
-            loss = F.cross_entropy(logits, y_part, label_smoothing=smoothing)
-        loss = loss * (len(y_part) / len(y))
-        (loss * weight).backward()
-        losses.append(loss.detach())
-        outputs.append(logits.detach())
-    optimizer.step()
-    return torch.stack(losses).sum(), torch.cat(outputs)
+
+    def move(average: list[torch.Tensor], current: list[torch.Tensor], n: torch.Tensor) -> None:
+        share = 1 - ((1 + n) / (10 + n)).clamp(max=decay)
+        for ours, theirs in zip(average, current, strict=True):
+            if ours.is_floating_point():
+                ours.lerp_(theirs, share.to(ours))
+            else:
+                ours.copy_(theirs)  # batch norm counts its batches in whole numbers
+
+    return AveragedModel(model, multi_avg_fn=move, use_buffers=True)

@@ -4,14 +4,15 @@ import operator
 from collections import Counter
 from dataclasses import dataclass, field
 
+from common import blocks
+
 import torch
 import torch.fx
 import torch.nn as nn
 from matplotlib.patches import FancyBboxPatch
 from torch.fx.passes.shape_prop import ShapeProp
 
-from common import blocks
-from common.plotting import GREY, RESIDUAL, new_figure
+from .style import GREY, RESIDUAL, new_figure
 
 DRAWABLE = [n for n in blocks.__all__ if n.endswith(("Block", "Bottleneck", "Layer"))]
 DRAWABLE.remove("DenseBlock")  # of any number of layers
@@ -49,13 +50,13 @@ class Graph:
 
     def counts(self) -> dict[str, int | None]:
         """Operations in all, on the shortcut, behind the join; None where there is none."""
-        inner = [n for n in self.nodes.values() if n.kind not in ("x", "y")]
-        keys = ("operations", "on the shortcut", "after the join")
-        if not self.skip:
-            return dict(zip(keys, (len(inner), None, None), strict=True))
-        join = max(self.nodes[target].layer for _, target in self.skip)
-        after = sum(node.layer > join for node in inner)
-        return dict(zip(keys, (len(inner), len(self.skipped), after), strict=True))
+        inner = [node for node in self.nodes.values() if node.kind not in ("x", "y")]
+        counts = {"operations": len(inner), "on the shortcut": None, "after the join": None}
+        if self.skip:
+            join = max(self.nodes[target].layer for _, target in self.skip)
+            counts["on the shortcut"] = len(self.skipped)
+            counts["after the join"] = sum(node.layer > join for node in inner)
+        return counts
 
 
 def trace(block: nn.Module, *shape: int) -> Graph:
@@ -106,7 +107,8 @@ def _describe(node: torch.fx.Node, traced: torch.fx.GraphModule) -> tuple[str, s
 
 def _find_skips(graph: Graph) -> None:
     """At every addition or concatenation the branch of fewer operations is the shortcut."""
-    order, above = list(graph.nodes), {}  # above: each node with all that it depends on
+    order = list(graph.nodes)
+    above: dict[str, set[str]] = {}  # each node with all that it depends on
     for name, node in graph.nodes.items():
         above[name] = {name}.union(*(above[source] for source in node.inputs))
         if node.kind not in JOINS.values() or len(node.inputs) != 2:
@@ -126,12 +128,12 @@ def draw(graphs: dict[str, Graph]):
 
     The title counts what lies on each shortcut and behind its join.
     """
-    said = []
+    parts = []
     for name, graph in graphs.items():
-        _, skipped, after = graph.counts().values()
-        count = f"{name} {skipped} on it, {after} after it"
-        said.append(count if graph.skip else f"{name} has none")
-    title = f"Operations on the shortcut and after the join: {'; '.join(said)}"
+        counts = graph.counts()
+        text = f"{name} {counts['on the shortcut']} on it, {counts['after the join']} after it"
+        parts.append(text if graph.skip else f"{name} has none")
+    title = f"Operations on the shortcut and after the join: {'; '.join(parts)}"
     subtitle = "Traced from common/blocks by torch.fx, laid out by the longest path. Shapes: "
     subtitle += "channels x height x width of the result. Blue: the shortcut and its join"
     nodes = [node for graph in graphs.values() for node in graph.nodes.values()]
@@ -155,16 +157,15 @@ def _draw_node(axes, node: Node) -> None:
     """A box with what is done on the left and the shape of the result on the right."""
     x, y = LANE * node.lane, -node.layer
     join, end = node.kind in JOINS.values(), node.kind in ("x", "y")
-    look = {"facecolor": RESIDUAL if join else "white" if end else FILLS.get(node.kind, "#E4F0E7")}
-    look |= {"edgecolor": GREY, "linewidth": 0 if join or end else 1, "zorder": 3}
+    fill = RESIDUAL if join else "white" if end else FILLS.get(node.kind, "#E4F0E7")
+    options = {"facecolor": fill, "edgecolor": GREY, "linewidth": 0 if join or end else 1}
+    options |= {"boxstyle": "round,pad=0,rounding_size=0.12", "zorder": 3}  # above the arrows
     corner = x - HALF_WIDTH, y - HALF_HEIGHT
-    style = "round,pad=0,rounding_size=0.12"
-    box = FancyBboxPatch(corner, 2 * HALF_WIDTH, 2 * HALF_HEIGHT, boxstyle=style, **look)
-    axes.add_patch(box)
-    ink = {"va": "center_baseline", "zorder": 4, "color": "white" if join else "black"}
+    axes.add_patch(FancyBboxPatch(corner, 2 * HALF_WIDTH, 2 * HALF_HEIGHT, **options))
+    text = {"va": "center_baseline", "zorder": 4, "color": "white" if join else "black"}
     weight = "bold" if join or end else "normal"
-    axes.text(x - HALF_WIDTH + 0.2, y, node.label, size=12, weight=weight, **ink)
-    axes.text(x + HALF_WIDTH - 0.2, y, node.shape, size=10, ha="right", **ink)
+    axes.text(x - HALF_WIDTH + 0.2, y, node.label, size=12, weight=weight, **text)
+    axes.text(x + HALF_WIDTH - 0.2, y, node.shape, size=10, ha="right", **text)
 
 
 def _draw_edge(axes, graph: Graph, start: str, end: str) -> None:
@@ -183,7 +184,7 @@ def _draw_edge(axes, graph: Graph, start: str, end: str) -> None:
     (x, y), (to_x, to_y) = path[-2:]  # stop at the border of the box
     reach = HALF_WIDTH if x > to_x else -HALF_WIDTH
     path[-1] = (to_x, to_y + HALF_HEIGHT) if x == to_x else (to_x + reach, to_y)
-    look = {"color": RESIDUAL if skip else "#333333", "linewidth": 3 if skip else 1.4}
-    axes.plot(*zip(*path, strict=True), solid_joinstyle="round", **look)
-    arrow = {"arrowstyle": "-|>", "shrinkA": 0, "shrinkB": 0, **look}
+    line = {"color": RESIDUAL if skip else "#333333", "linewidth": 3 if skip else 1.4}
+    axes.plot(*zip(*path, strict=True), solid_joinstyle="round", **line)
+    arrow = {"arrowstyle": "-|>", "shrinkA": 0, "shrinkB": 0, **line}
     axes.annotate("", path[-1], path[-2], arrowprops=arrow, zorder=2)

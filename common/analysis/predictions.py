@@ -3,9 +3,9 @@
 import math
 from pathlib import Path
 
-import torch
-
 from common import UserError, data
+
+import torch
 
 LIKELIEST, BINS = 3, 10
 
@@ -49,9 +49,11 @@ def test_images(
     return dataset_for(entries, split.images, index[split.labels], name)
 
 
-def likeliest(probabilities: torch.Tensor, classes: list[str]) -> list[list[tuple[str, float]]]:
-    """For each row of N classes the three most probable classes and their probabilities."""
-    shares, indices = probabilities.topk(min(LIKELIEST, len(classes)))
+def likeliest(
+    probabilities: torch.Tensor, classes: list[str], count: int = LIKELIEST
+) -> list[list[tuple[str, float]]]:
+    """For each row of N classes the `count` most probable classes and their probabilities."""
+    shares, indices = probabilities.topk(min(count, len(classes)))
     pairs = zip(shares.tolist(), indices.tolist(), strict=True)
     return [[(classes[i], p) for p, i in zip(*row, strict=True)] for row in pairs]
 

@@ -1,42 +1,41 @@
-"""Networks by name; the checkpoints that lesson 6 writes, continues and reads."""
+"""The checkpoints that lesson 6 writes, continues and reads."""
 
-import inspect
-import re
+import contextlib
+import os
+import time
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
+
+from common import UserError, models
 
 import torch
 import torch.nn as nn
 
-from common import UserError, files, models
-
-EXAMPLES = {name: "-20" for name in models.NAMES if name.startswith("cifar")}
-EXAMPLES |= {"cifar_wide_resnet": "-16-4", "cifar_resnext": "-29-8-64"}
-EXAMPLES["cifar_densenet"] = "-40-12"
 KEYS = ("model", "model_name", "classes", "epoch", "val_accuracy")
 
 
-def build_model(text: str, classes: int, image_size: int = 32) -> nn.Module:
-    """The network that --model names: a function of common/models and its whole numbers.
+@contextlib.contextmanager
+def atomic_write(path: Path) -> Iterator[Path]:
+    """Yield a scratch file's path, to be written inside the `with`; at its end it becomes `path`.
+    What writers that were killed an hour ago have left beside it is removed.
 
-    ImageNet networks get the CIFAR stem for images up to 64 pixels: theirs would leave nothing.
-    Raises: UserError for an unknown name, and for other numbers than the function takes.
+    Raises: UserError if the disk refuses; what was at `path` before is then still there.
     """
-    name, *numbers = text.split("-")
-    if name not in models.NAMES or not all(re.fullmatch(r"\d+", n) for n in numbers):
-        names = ", ".join(models.NAMES)
-        raise UserError(f"--model {text}: choose from {names}; numbers as in cifar_resnet-56")
-    function = getattr(models, name)
-    options = {"num_classes": classes}
-    if "stem" in inspect.signature(function).parameters:
-        options["stem"] = "cifar" if image_size <= 64 else "imagenet"
+    scratch = path.with_name(f".{path.name}-{os.getpid()}")
     try:
-        return function(*map(int, numbers), **options)
-    except TypeError as error:
-        example = name + EXAMPLES.get(name, "")
-        raise UserError(f"--model {text}: write it like {example}") from error
-    except ValueError as error:
-        raise UserError(f"--model {text}: {error}") from error
+        yield scratch
+        with scratch.open("rb+") as file:
+            os.fsync(file.fileno())
+        scratch.replace(path)
+    except (OSError, RuntimeError) as error:  # torch.save raises the latter
+        raise UserError(f"{path} could not be written ({error})") from error
+    finally:
+        with contextlib.suppress(OSError):
+            scratch.unlink(missing_ok=True)
+            for leftover in path.parent.glob(f".{path.name}-*"):
+                if leftover.stat().st_mtime < time.time() - 3600:
+                    leftover.unlink(missing_ok=True)
 
 
 def save_checkpoint(path: Path, entries: dict) -> None:
@@ -44,7 +43,7 @@ def save_checkpoint(path: Path, entries: dict) -> None:
 
     Raises: UserError if the disk refuses; what was at `path` before is then still there.
     """
-    with files.whole(path) as scratch:
+    with atomic_write(path) as scratch:
         torch.save(entries, scratch)
 
 
@@ -146,7 +145,7 @@ def load_model(path: Path) -> tuple[nn.Module, dict]:
     name, state = entries["model_name"], entries.pop("model")
     state = entries.pop("training", {}).get("average") or state
     for image_size in [entries["image_size"]] if "image_size" in entries else [32, 224]:
-        model = build_model(name, len(entries["classes"]), image_size)
+        model = models.build(name, len(entries["classes"]), image_size)
         try:
             model.load_state_dict(state, strict=True)
         except (TypeError, RuntimeError):

@@ -5,35 +5,19 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 
+from common import UserError
+
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
 from tqdm import tqdm
 
-from common import UserError, parallel
-from common.averaging import Average
-from common.optim import autocast, sgd, train_step, warmup_cosine
+from . import parallel
+from .step import autocast, averaged, sgd, warmup_cosine
 
 
 class Diverged(UserError):
     """The training loss is no longer a number."""
-
-
-def fit(
-    model: nn.Module,
-    dataset,
-    epochs: int,
-    *,
-    bar: tqdm | None = None,
-    on_step: Callable | None = None,
-    **options,
-) -> Iterator[dict]:
-    """Train `model` in place, yielding a row of plain numbers after each epoch.
-
-    For `options` and the rows see Trainer, for `bar` and `on_step` its `run`.
-    Raises: Diverged when the loss is not finite.
-    """
-    return Trainer(model, dataset, epochs, **options).run(bar, on_step)
 
 
 def steps_per_epoch(dataset, batch_size: int) -> int:
@@ -45,7 +29,7 @@ class Trainer:
     """A training that can be walked step by step, put down at any step and taken up again.
 
     The option `lr` is the peak of the schedule, `warmup` a share of all steps, `cutout` in pixels,
-    `ema` the decay of an Average of the weights (0: none), which is then what is validated; for
+    `ema` the decay of the average of the weights (0: none), which is then what is validated; for
     `smoothing` and `accumulate` (its `parts`) see train_step. `sizes` makes the training images
     that many pixels wide, each size for an equal share of the epochs (Howard 2018, fast.ai's
     entry to DAWNBench for ImageNet); validation and test images stay as they are.
@@ -81,7 +65,7 @@ class Trainer:
         self.cutout, self.seed, self.device = cutout, seed, device
         self.sizes = tuple(sizes or ()) or (dataset.train.images.shape[3],)
         self.loss = {"smoothing": smoothing, "parts": accumulate}
-        self.average = Average(model, ema) if ema else None
+        self.average = averaged(model, ema) if ema else None
         self.net = parallel.replicated(self.model)
         self.steps = epochs * steps_per_epoch(dataset, batch_size)
         least = len(dataset.train.labels) * epochs // self.steps // parallel.world()
@@ -139,7 +123,7 @@ class Trainer:
             self.schedule.step()
             self.step += 1
             if self.average:
-                self.average.update(self.model, self.schedule.last_epoch)
+                self.average.update_parameters(self.model)
             hits = (logits.argmax(1) == y).sum()
             self._count(loss * len(y), hits, images)
             on_step(self.schedule.last_epoch, (loss, hits / len(y)))
@@ -191,7 +175,7 @@ class Trainer:
     @property
     def evaluated_model(self) -> nn.Module:
         """The averaged network if there is one, else the network."""
-        return self.average.model if self.average else self.model
+        return self.average.module if self.average else self.model
 
     def state(self) -> dict:
         """Everything but the model's own state, as tensors and plain values. Every process of a
@@ -203,7 +187,7 @@ class Trainer:
         cuda = torch.cuda.get_rng_state_all() if self.device.startswith("cuda") else []
         state = {"optimizer": self.optimizer.state_dict(), "schedule": self.schedule.state_dict()}
         state |= {"random": torch.get_rng_state(), "random_cuda": cuda, "step": self.step}
-        state["average"] = self.average.model.state_dict() if self.average else None
+        state["average"] = self.average.module.state_dict() if self.average else None
         sums = {key: parallel.total(self.sums[key]) for key in ("loss", "correct")}
         return state | {"sums": {**self.sums, **sums}, "rows": self.rows, "seconds": self.seconds}
 
@@ -217,13 +201,37 @@ class Trainer:
         on_device = {key: share * sums[key].to(self.device) for key in ("loss", "correct")}
         self.sums = {**sums, **on_device}
         if self.average:
-            self.average.model.load_state_dict(state["average"], strict=True)
+            self.average.module.load_state_dict(state["average"], strict=True)
+            self.average.n_averaged.fill_(self.schedule.last_epoch)  # one after every update
         if parallel.rank():
             torch.manual_seed(self.seed + 10_007 * parallel.rank() + self.schedule.last_epoch)
             return
         torch.set_rng_state(state["random"])
         if self.device.startswith("cuda") and len(state["random_cuda"]):
             torch.cuda.set_rng_state(state["random_cuda"][0])
+
+
+def train_step(
+    model, x, y, optimizer, device: str, smoothing: float = 0.0, parts: int = 1, weight: float = 1.0
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """One update on one batch; returns the mean loss and the logits, detached.
+
+    Label smoothing gives the share `smoothing` of the target to all classes alike. The batch
+    passes in `parts`, whose gradients add up: memory for one part, the gradient of the whole batch
+    (but for batch-norm statistics, which are a part's own). `weight` multiplies the gradient.
+    """
+    optimizer.zero_grad(set_to_none=True)
+    losses, outputs, parts = [], [], min(parts, len(y))
+    for x_part, y_part in zip(x.tensor_split(parts), y.tensor_split(parts), strict=True):
+        with autocast(device):
+            logits = model(x_part).float()  # the softmax stays in float32
+            loss = F.cross_entropy(logits, y_part, label_smoothing=smoothing)
+        loss = loss * (len(y_part) / len(y))
+        (loss * weight).backward()
+        losses.append(loss.detach())
+        outputs.append(logits.detach())
+    optimizer.step()
+    return torch.stack(losses).sum(), torch.cat(outputs)
 
 
 def _finite(value: float, step: int) -> float:

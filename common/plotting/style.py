@@ -31,7 +31,7 @@ def new_figure(title: str, subtitle: str, width: float = 9, height: float = 5, *
 
 
 def titled(title: str, subtitle: str, width: float, height: float):
-    """The same without axes."""
+    """A figure (inches) with that title and subtitle and no axes yet; they get the room below."""
     figure = pyplot.figure(figsize=(width, height), layout="constrained")
     title = textwrap.fill(title, int(width * 9))
     subtitle = textwrap.fill(subtitle, int(width * 12.5))
@@ -43,13 +43,13 @@ def titled(title: str, subtitle: str, width: float, height: float):
     return figure
 
 
-def band(axes, x, runs, look: tuple[str, str], width: float = 2) -> float:
+def band(axes, x, runs, line_style: tuple[str, str], width: float = 2) -> float:
     """Plot the mean over runs (one list of values a run, the same x) and their range.
 
-    `look` is colour and dash; on a logarithmic axis the mean is geometric. Returns the mean at
-    the last x.
+    `line_style` is colour and dash; on a logarithmic axis the mean is geometric. Returns the mean
+    at the last x.
     """
-    colour, dash = look
+    colour, dash = line_style
     runs = np.asarray(runs, float)  # runs x points
     mean = np.exp(np.log(runs).mean(0)) if axes.get_yscale() == "log" else runs.mean(0)
     axes.plot(x, mean, dash, color=colour, linewidth=width)
@@ -72,3 +72,14 @@ def label_ends(axes, labels: list[tuple[float, str, str]], gap: float = 0.055) -
     for height, (_, text, colour) in zip(heights, placed, strict=True):
         place = (1.015, height - surplus)
         axes.annotate(text, place, xycoords="axes fraction", va="center", color=colour, size=10)
+
+
+def network_styles(names) -> dict[str, tuple[str, str]]:
+    """Colour and dash of each network: plain and residual as everywhere; five are told apart."""
+    plain = [TWINS["plain"]]
+    others = [TWINS["residual"], *((colour, "-") for colour in OTHERS)]
+    styles = {}
+    for name in names:
+        free = plain if "plain" in name and plain else others
+        styles[name] = free.pop(0) if free else (GREY, "-")
+    return styles

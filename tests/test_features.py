@@ -1,11 +1,12 @@
 import math
 
+from common import analysis, data, models
+from common.analysis import features as measured
+from common.analysis.features import cka, gram
+
 import pytest
 import torch
 import torch.nn.functional as F
-
-from common import analysis, data, experiment, models, similarity
-from common.similarity import cka, gram
 
 NETWORKS = [
     models.cifar_plain(8, width=4),
@@ -56,10 +57,10 @@ def test_cka_of_constant_features_is_no_number(features):
 
 def test_cka_matrix_is_symmetric(features):
     grams = [gram(features), gram(noise(3, 60, 5)), gram(features + noise(4, 60, 20))]
-    matrix = similarity.cka_matrix(grams)
+    matrix = measured.cka_matrix(grams)
     assert all(matrix[i][j] == matrix[j][i] for i in range(3) for j in range(3))
     expected = (matrix[0][1] + matrix[0][2] + matrix[1][2]) / 3
-    assert similarity.off_diagonal(matrix) == pytest.approx(expected)
+    assert measured.mean_off_diagonal(matrix) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("model", NETWORKS, ids=lambda model: type(model).__name__)
@@ -67,20 +68,20 @@ def test_no_activation_is_overwritten_and_no_hook_stays(model):
     """What a hook sees as it passes is what is still there after the forward pass."""
     x = noise(0, 8, 3, 16, 16)
     names = [name for name, _ in model.named_modules() if name]
-    assert set(experiment.block_names(model)) <= set(names)
-    passing = similarity.observe(model, names, [(x, None)], torch.clone)
+    assert set(models.block_names(model)) <= set(names)
+    passing = measured.extract(model, names, [(x, None)], torch.clone)
     with torch.no_grad():
         kept = analysis.activations(model.eval(), names, x)
     assert all(torch.equal(passing[name], kept[name]) for name in names)
     with pytest.raises(RuntimeError):
-        similarity.observe(model, names, [(x[:, :2], None)], torch.clone)
+        measured.extract(model, names, [(x[:, :2], None)], torch.clone)
     assert not any(module._forward_hooks for module in model.modules())
 
 
-def test_observing_joins_the_batches_in_order():
+def test_extracting_joins_the_batches_in_order():
     model = NETWORKS[1]
     x = noise(0, 10, 3, 8, 8)
-    parts = similarity.observe(model, ["layer1"], [(x[:4], None), (x[4:], None)], similarity.pooled)
+    parts = measured.extract(model, ["layer1"], [(x[:4], None), (x[4:], None)], measured.pooled)
     with torch.no_grad():
         hidden = F.relu(model.bn1(model.conv1(x)))
         expected = model.layer1(hidden).mean(dim=(2, 3))
@@ -91,28 +92,28 @@ def test_a_probe_finds_what_is_linear_and_nothing_else():
     labels = torch.arange(90) % 3
     points = F.one_hot(labels, 3).float() @ noise(0, 3, 12) + 0.05 * noise(1, 90, 12)
     fit, rest = slice(0, 60), slice(60, 90)
-    right = similarity.probe(points[fit], labels[fit], points[rest], labels[rest], 3)
+    right = measured.probe(points[fit], labels[fit], points[rest], labels[rest], 3)
     assert right.all()
-    nothing = similarity.probe(noise(2, 60, 12), labels[fit], noise(3, 30, 12), labels[rest], 3)
+    nothing = measured.probe(noise(2, 60, 12), labels[fit], noise(3, 30, 12), labels[rest], 3)
     assert nothing.double().mean() < 0.7
-    constant = similarity.probe(0 * points[fit], labels[fit], 0 * points[rest], labels[rest], 3)
+    constant = measured.probe(0 * points[fit], labels[fit], 0 * points[rest], labels[rest], 3)
     assert constant.double().mean() == pytest.approx(1 / 3)
 
 
 def test_separability_counts_its_images():
     tiny = data.load("shapes", size=8, limit=200)
     fitted, scored = ([next(tiny.batches(split, 500))] for split in ("train", "val"))
-    found = similarity.separability(NETWORKS[1], ["layer1.0", "layer3.0"], fitted, scored, 10)
-    assert len(found["accuracies"]) == len(found["standard_errors"]) == 3
-    share = found["accuracies"][1]
-    assert found["standard_errors"][1] == pytest.approx((share * (1 - share) / 20) ** 0.5)
+    found = measured.linear_probes(NETWORKS[1], ["layer1.0", "layer3.0"], fitted, scored, 10)
+    assert len(found.accuracies) == len(found.standard_errors) == 3
+    share = found.accuracies[1]
+    assert found.standard_errors[1] == pytest.approx((share * (1 - share) / 20) ** 0.5)
     with torch.no_grad():
         wrong = NETWORKS[1](fitted[0][0]).argmax(1) != fitted[0][1]
-    assert found["training_error"] == pytest.approx(wrong.double().mean().item())
+    assert found.training_error == pytest.approx(wrong.double().mean().item())
 
 
 def test_the_strongest_channels_vary_most():
     maps = torch.stack([scale * noise(0, 5, 5) + 100 for scale in (1, 5, 0, 3)])
-    assert torch.equal(similarity.strongest(maps, 2), maps[[1, 3]])
+    assert torch.equal(measured.strongest_channels(maps, 2), maps[[1, 3]])
     points = torch.tensor([1.0, -4.0, 2.0]).view(3, 1, 1)
-    assert similarity.strongest(points, 1).item() == -4.0
+    assert measured.strongest_channels(points, 1).item() == -4.0

@@ -1,0 +1,300 @@
+"""What a layer's features hold: probes, similarity; what reads them, what gates them.
+
+Probes: Alain & Bengio 2016 (arXiv:1610.01644). CKA: Kornblith et al. 2019 (arXiv:1905.00414),
+section 3, with the unbiased estimator of HSIC, as Nguyen et al. 2020 (arXiv:2010.15327) use it.
+"""
+
+import contextlib
+import itertools
+import statistics
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+from common import models, training
+from common.blocks import DenseBlock
+from common.data import Dataset
+
+import numpy as np
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+
+from .gradients import activations
+from .seeds import Seeds
+
+PROBE_FITTED, PROBE_SCORED, CKA_IMAGES = 2_000, 500, 300  # images, at most
+CKA_PARTS = 3  # disjoint, so that CKA has a spread
+RIDGE = 1e-3  # of the probes, times the images
+
+
+@dataclass
+class Probes:
+    """Linear probes on the mean colour of the images, then on each block's pooled output.
+
+    Accuracies and their standard errors are shares of the images scored; `training_error` is the
+    network's own, of the images that the probes were fitted on.
+    """
+
+    accuracies: list[float]
+    standard_errors: list[float]
+    training_error: float
+
+
+@dataclass
+class Response:
+    """How a network sees one image.
+
+    `channels` holds, by name, the four strongest channels (4 H W) of the first convolution and of
+    every stage; `predicted` is the class index and `probability` the softmax's.
+    """
+
+    channels: dict[str, np.ndarray]
+    predicted: int
+    probability: float
+
+
+@dataclass
+class Features:
+    """What the blocks of one network hold: `cka` has a matrix of all pairs for every part of the
+    images."""
+
+    probes: Probes
+    cka: list[list[list[float]]]
+    response: Response
+
+    @property
+    def cka_between_blocks(self) -> Seeds:
+        """Mean similarity of two different blocks, one number for every part of the images."""
+        return Seeds(mean_off_diagonal(matrix) for matrix in self.cka)
+
+
+@torch.no_grad()
+def extract(model: nn.Module, names: list[str], batches: Iterable, reduce: Callable) -> dict:
+    """`reduce(output)` of each named module for all batches (images, labels), eval mode.
+
+    Returns {name: results concatenated over batches}. Outputs are reduced as they appear, so that
+    no more than one is held at a time.
+    """
+    parts = [activations(model.eval(), names, x, reduce) for x, _ in batches]
+    return {name: torch.cat([part[name] for part in parts]) for name in names}
+
+
+def pooled(maps: torch.Tensor) -> torch.Tensor:
+    """Mean over positions, on the CPU: N C H W -> N C; what has no positions stays as it is."""
+    return (maps.flatten(2).mean(dim=2) if maps.ndim > 2 else maps).cpu()
+
+
+def gram(features: torch.Tensor) -> torch.Tensor:
+    """Inner products of all pairs of images: N ... -> N N, in float64, for which to the CPU."""
+    flat = features.flatten(1).cpu().double()
+    flat = flat - flat.mean(dim=0)  # centring changes no CKA, but keeps the digits
+    return flat @ flat.T
+
+
+def hsic(k: torch.Tensor, m: torch.Tensor) -> torch.Tensor:
+    """Unbiased HSIC of two Gram matrices N N, N > 3 (Song et al. 2012, equation 5)."""
+    n = len(k)
+    k, m = (g - g.diag().diag() for g in (k, m))
+    total = (k * m).sum() + k.sum() * m.sum() / ((n - 1) * (n - 2))
+    return (total - 2 / (n - 2) * (k.sum(0) @ m.sum(0))) / (n * (n - 3))
+
+
+def cka(k: torch.Tensor, m: torch.Tensor) -> float:
+    """Debiased linear CKA of two Gram matrices: 1 for equal ones, about 0 for independent ones.
+
+    Being an unbiased estimate it may be slightly negative; NaN if either features are constant.
+    """
+    norm = (hsic(k, k).clamp(min=0) * hsic(m, m).clamp(min=0)).sqrt()
+    return (hsic(k, m) / norm).item() if norm > 0 else float("nan")
+
+
+def cka_matrix(grams: list[torch.Tensor]) -> list[list[float]]:
+    """Debiased linear CKA of every pair."""
+    rows = [[0.0] * len(grams) for _ in grams]
+    for i, first in enumerate(grams):
+        for j in range(i + 1):
+            rows[i][j] = rows[j][i] = cka(first, grams[j])
+    return rows
+
+
+def mean_off_diagonal(matrix: list[list[float]]) -> float:
+    """Mean of a square matrix without its diagonal and without what is NaN."""
+    values = torch.tensor(matrix, dtype=torch.float64)
+    return values[~torch.eye(len(values), dtype=torch.bool)].nanmean().item()
+
+
+def probe(features, labels, tested, truths, classes: int) -> torch.Tensor:
+    """A linear classifier in closed form: ridge regression on one-hot labels.
+
+    Fitted on `features` (N C, standardised) and `labels`, scored on `tested` and `truths`.
+    Returns a truth value for each tested image: whether it was classified rightly.
+    """
+    x, test = features.double(), tested.double()
+    mean, std = x.mean(dim=0), x.std(dim=0).clamp(min=1e-12)
+    x, test = (x - mean) / std, (test - mean) / std  # N C
+    targets = torch.eye(classes, dtype=torch.float64)[labels]  # N classes
+    level = targets.mean(dim=0)
+    penalty = RIDGE * len(x) * torch.eye(x.shape[1], dtype=torch.float64)
+    weights = torch.linalg.solve(x.T @ x + penalty, x.T @ (targets - level))  # C classes
+    return (test @ weights + level).argmax(dim=1) == truths
+
+
+def linear_probes(model: nn.Module, names: list[str], fitted, scored, classes: int) -> Probes:
+    """Probes on the mean colour, then on each named module's pooled output.
+
+    `fitted` and `scored` are lists of batches (images, labels).
+    """
+    labels, truths = (torch.cat([y for _, y in batches]).cpu() for batches in (fitted, scored))
+    colours = [torch.cat([pooled(x) for x, _ in batches]) for batches in (fitted, scored)]
+    outputs = [extract(model, [*names, ""], batches, pooled) for batches in (fitted, scored)]
+    pairs = [colours, *([split[name] for split in outputs] for name in names)]
+    accuracies = [
+        probe(x, labels, test, truths, classes).double().mean().item() for x, test in pairs
+    ]
+    standard_errors = [(share * (1 - share) / len(truths)) ** 0.5 for share in accuracies]
+    logits = outputs[0][""]  # "" is the network itself
+    error = (logits.argmax(dim=1) != labels).double().mean().item()
+    return Probes(accuracies, standard_errors, error)
+
+
+def block_similarity(model: nn.Module, names: list[str], parts: Iterable) -> list:
+    """Debiased linear CKA of all pairs of the named modules' outputs: one matrix a part.
+
+    A part is a batch of at least four images.
+    """
+    matrices = []
+    for x in parts:
+        grams = extract(model, names, [(x, None)], gram)
+        matrices.append(cka_matrix([grams[name] for name in names]))
+    return matrices
+
+
+def strongest_channels(maps: torch.Tensor, count: int) -> torch.Tensor:
+    """The `count` channels of C H W that vary most over positions (are largest, if H W is 1 1)."""
+    flat = maps.flatten(1)
+    strength = flat.std(dim=1) if flat.shape[1] > 1 else flat[:, 0].abs()
+    return maps[strength.argsort(descending=True)[:count]]
+
+
+@torch.no_grad()
+def response(model: nn.Module, names: list[str], image: torch.Tensor) -> Response:
+    """The Response to one normalised image (1 3 H W); `names` are those of the blocks."""
+    first = next(name for name, m in model.named_modules() if isinstance(m, nn.Conv2d))
+    stages = dict.fromkeys(name.rpartition(".")[0] for name in names)
+    maps = activations(model.eval(), [first, *stages, ""], image)
+    probabilities = maps.pop("")[0].softmax(dim=0)
+    channels = {name: strongest_channels(m[0], 4).cpu().numpy() for name, m in maps.items()}
+    return Response(channels, probabilities.argmax().item(), probabilities.max().item())
+
+
+def _first_images(dataset: Dataset, split: str, count: int) -> list[tuple]:
+    """The first `count` images of a split and their labels, in batches."""
+    batches = []
+    for x, y in dataset.batches(split, 250):
+        batches.append((x[:count], y[:count]))
+        count -= len(y)
+        if count <= 0:
+            break
+    return batches
+
+
+def measure(nets: dict[str, nn.Module], dataset: Dataset, image: np.ndarray) -> dict[str, Features]:
+    """The Features of every network: probes and similarity by block, and how it sees one image.
+
+    Probes are fitted on training images and scored on validation images. `image` is uint8, H W 3.
+    Leaves the networks in eval mode.
+    """
+    fitted = _first_images(dataset, "train", PROBE_FITTED)
+    scored = _first_images(dataset, "val", PROBE_SCORED)
+    parts = torch.cat([x for x, _ in fitted])[:CKA_IMAGES].tensor_split(CKA_PARTS)
+    mean, std = dataset.statistics
+    pixels = torch.tensor(image, device=mean.device).permute(2, 0, 1)[None]  # 1 3 H W
+    features = {}
+    with training.progress("features", len(nets)) as bar:
+        for name, model in nets.items():
+            names = models.block_names(model)
+            features[name] = Features(
+                linear_probes(model, names, fitted, scored, len(dataset.classes)),
+                block_similarity(model, names, parts),
+                response(model, names, (pixels - mean) / std),
+            )
+            bar.update()
+    return features
+
+
+@torch.no_grad()
+def class_gates(
+    model: nn.Module, images: torch.Tensor, labels: torch.Tensor
+) -> dict[str, torch.Tensor]:
+    """Mean squeeze-and-excitation gates of each class: {block: classes x channels}.
+
+    `images` are normalised, N 3 H W; every class must occur among the labels. Leaves the model in
+    eval mode.
+    """
+    names = [n for n in models.block_names(model) if hasattr(model.get_submodule(n), "se")]
+    outputs = activations(model.eval(), [f"{name}.se.fc2" for name in names], images)
+    members = F.one_hot(labels).float()  # N classes
+    weights = members / members.sum(0)
+    gates = {name: outputs[f"{name}.se.fc2"].float().sigmoid() for name in names}  # N channels
+    return {name: weights.T @ gate for name, gate in gates.items()}
+
+
+def class_dependence(gates: torch.Tensor) -> float:
+    """Standard deviation over classes of the mean gate, averaged over channels."""
+    return gates.std(dim=0).mean().item()
+
+
+def reuse(model: nn.Module, dataset: Dataset, device: str = "cpu") -> list[list[list[float]]]:
+    """Rise of the validation loss (nats) when one reader of a dense block does not see one source.
+
+    Readers are the block's layers and what follows it; sources its input, layer 1, layer 2 ...
+    The hidden channels are set to their means over images and positions. One list a block, in it
+    one row a reader.
+    """
+    seeing_all, _ = training.evaluate(model, dataset, "val", device)
+    rises = []
+    for readers, sizes in _dense_blocks(model.features):
+        starts = [0, *itertools.accumulate(sizes)]
+        rows = []
+        for count, reader in enumerate(readers, 1):
+            row = []
+            for start, size in zip(starts[:count], sizes[:count], strict=True):
+                with hidden_channels(reader, start, start + size):
+                    loss, _ = training.evaluate(model, dataset, "val", device)
+                row.append(loss - seeing_all)
+            rows.append(row)
+        rises.append(rows)
+    return rises
+
+
+def _dense_blocks(stages: nn.Sequential) -> Iterator[tuple[list[nn.Module], list[int]]]:
+    """Of each dense block: the batch norms that read its channels, and the sources' widths."""
+    for stage, following in itertools.pairwise(stages):
+        if isinstance(stage, DenseBlock):
+            readers = [*(layer.norm1 for layer in stage), getattr(following, "norm", following)]
+            widths = [norm.num_features for norm in readers]
+            yield readers, [widths[0]] + [b - a for a, b in itertools.pairwise(widths)]
+
+
+@contextlib.contextmanager
+def hidden_channels(reader: nn.Module, start: int, end: int) -> Iterator[None]:
+    """Inside the `with`, `reader` sees the means of the channels from `start` to before `end`."""
+
+    def blind(_module, inputs):
+        (x,) = inputs
+        mean = x[:, start:end].mean(dim=(0, 2, 3), keepdim=True).expand_as(x[:, start:end])
+        return (torch.cat([x[:, :start], mean, x[:, end:]], dim=1),)
+
+    hook = reader.register_forward_pre_hook(blind)
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
+def by_age(rises: list[list[list[float]]]) -> tuple[float, float]:
+    """Mean rise for older sources and for the newest one, over readers that see two or more;
+    `rises` as `reuse` gives them."""
+    rows = [row for block in rises for row in block if len(row) > 1]
+    older = statistics.fmean(rise for row in rows for rise in row[:-1])
+    return older, statistics.fmean(row[-1] for row in rows)

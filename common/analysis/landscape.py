@@ -1,0 +1,160 @@
+"""The loss around trained weights: directions, grids, and a number for how rough it is.
+
+After Li et al. 2018 (arXiv:1712.09913), sections 4 and 6.
+"""
+
+import copy
+import itertools
+import math
+from dataclasses import dataclass
+
+from common import training
+
+import numpy as np
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+from torch.func import functional_call
+
+from .seeds import Seeds
+
+STATISTICS = ("running", "recomputed")  # of batch norm
+
+
+@dataclass
+class Landscape:
+    """The loss (nats) around the weights of one network, on planes through them.
+
+    `grids` holds, for each of STATISTICS, one grid a seed: grid[i][j] is the loss i steps along the
+    second and j steps along the first of that seed's directions. `loss` is the network's own.
+    """
+
+    loss: float
+    grids: dict[str, list[list[list[float]]]]
+
+    @property
+    def centres(self) -> list[float]:
+        """The loss in the middle of every grid with running statistics."""
+        middle = len(self.grids["running"][0]) // 2
+        return [grid[middle][middle] for grid in self.grids["running"]]
+
+    def curves_downwards(self, statistics: str) -> Seeds:
+        """Share of each plane where it has negative curvature, one a seed."""
+        return Seeds(negative_curvature(grid) for grid in self.grids[statistics])
+
+
+def random_direction(model: nn.Module, seed: int) -> dict[str, torch.Tensor]:
+    """A random direction for every parameter, normalised filter by filter.
+
+    Each output filter (each row of a linear layer) gets the norm of the filter that it would
+    move. One-dimensional tensors, biases and all of batch norm, get zero.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    direction = {}
+    for name, weight in model.named_parameters():
+        if weight.ndim < 2:
+            direction[name] = torch.zeros_like(weight)
+            continue
+        noise = torch.randn(weight.shape, generator=generator).to(weight)
+        scale = _filter_norms(weight.detach()) / _filter_norms(noise)
+        direction[name] = noise * scale
+    return direction
+
+
+def _filter_norms(weight: torch.Tensor) -> torch.Tensor:
+    """L2 norm over everything but the first dimension, in a shape that multiplies `weight`."""
+    return weight.flatten(1).norm(dim=1).view(-1, *[1] * (weight.ndim - 1))
+
+
+def losses(model, x, y, directions, points, recompute=False, on_point=None) -> list[float]:
+    """Mean cross-entropy (nats) at weights + a * directions[0] + b * directions[1] + ...
+
+    `points` holds tuples (a, b, ...). Batch norm uses its running statistics, or, with
+    `recompute`, those of the images x under the moved weights. Everything else is in eval mode.
+    A copy of the model is evaluated; `on_point()` is called after each point.
+    """
+    model = copy.deepcopy(model).eval()
+    values = []
+    if recompute:
+        for module in model.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.train()
+    with torch.no_grad():
+        weights = dict(model.named_parameters())
+        for point in points:
+            logits = functional_call(model, _moved(weights, directions, point), (x,))
+            values.append(F.cross_entropy(logits.float(), y).item())
+            if on_point:
+                on_point()
+    return values
+
+
+def _moved(weights, directions, point) -> dict[str, torch.Tensor]:
+    """The weights after a step of `point` along the directions; zero steps change no bit."""
+    moved = {name: weight for name, weight in weights.items() if weight.ndim > 1}
+    for name in moved:
+        for step, direction in zip(point, directions, strict=True):
+            if step:
+                moved[name] = moved[name] + step * direction[name]
+    return moved
+
+
+def axis(radius: float, resolution: int) -> list[float]:
+    """`resolution` (odd) equal steps from -radius to radius; the middle one is 0 exactly."""
+    half = resolution // 2
+    return [radius * (i / half) for i in range(-half, half + 1)]
+
+
+def negative_curvature(grid) -> float:
+    """Share of a grid's inner points where the Hessian in its plane has a negative eigenvalue.
+
+    By second differences; what lies within rounding, 1e-5 of the loss, is not negative. Points
+    whose loss or neighbours' overflow are left out; NaN if all do.
+    """
+    f = np.asarray(grid, float)
+    with np.errstate(invalid="ignore"):
+        inner = f[1:-1, 1:-1]
+        xx = f[2:, 1:-1] - 2 * inner + f[:-2, 1:-1]
+        yy = f[1:-1, 2:] - 2 * inner + f[1:-1, :-2]
+        xy = (f[2:, 2:] - f[2:, :-2] - f[:-2, 2:] + f[:-2, :-2]) / 4
+        smallest = (xx + yy) / 2 - np.hypot((xx - yy) / 2, xy)  # eigenvalue of a 2x2 matrix
+    finite = np.isfinite(smallest)
+    negative = smallest[finite] < -1e-5 * np.abs(inner[finite])
+    return float(negative.mean()) if finite.any() else math.nan
+
+
+def measure(
+    nets: dict[str, nn.Module], x, y, steps: list[float], seeds: range, device: str
+) -> dict[str, Landscape]:
+    """The Landscape of every network, for images x (N 3 H W) and labels y.
+
+    Every grid has a point for all pairs of `steps`. Networks of the same parameters are moved by
+    the same random numbers. Leaves the networks in eval mode.
+    """
+    jobs = list(itertools.product(nets, STATISTICS, seeds))
+    points = [(a, b) for b in steps for a in steps]
+    with training.progress(f"{len(jobs)} planes", len(jobs) * len(points)) as bar:
+
+        def grid(job: tuple[str, str, int]) -> list[list[float]]:
+            name, statistics, seed = job
+            directions = [random_direction(nets[name], 2 * seed + i) for i in range(2)]
+            recompute = statistics == "recomputed"
+            values = losses(nets[name], x, y, directions, points, recompute, bar.update)
+            return np.reshape(values, (len(steps), len(steps))).tolist()
+
+        grids = training.side_by_side(grid, jobs, device)
+
+    @torch.no_grad()
+    def own_loss(name: str) -> float:
+        return F.cross_entropy(nets[name].eval()(x), y).item()
+
+    # Side by side like the grids: another number of threads would sum in another order, and the
+    # middle of a grid would differ from the network's own loss in the last bit.
+    own = training.side_by_side(own_loss, list(nets), device)
+    landscapes = {
+        name: Landscape(loss, {statistics: [] for statistics in STATISTICS})
+        for name, loss in zip(nets, own, strict=True)
+    }
+    for (name, statistics, _seed), values in zip(jobs, grids, strict=True):
+        landscapes[name].grids[statistics].append(values)
+    return landscapes

@@ -1,0 +1,83 @@
+"""Networks without one of their parts: what is left?"""
+
+import contextlib
+import math
+import statistics
+from collections.abc import Iterator
+from dataclasses import replace
+
+from common import models, training
+from common.data import Split
+
+import torch.nn as nn
+import torch.nn.functional as F
+
+from .gradients import forward_hooks
+from .seeds import Seeds
+
+
+@contextlib.contextmanager
+def without_block(model: nn.Module, name: str) -> Iterator[None]:
+    """Inside the `with`, the named plain or residual block passes its input on, untransformed.
+
+    Where the block changes the shape, the input is subsampled and padded with zero channels
+    (option A); a projection shortcut of the block's own is used if it has one. After Veit et al.
+    2016 (arXiv:1605.06431), section 4.1.
+    """
+    block = model.get_submodule(name)
+
+    def bypass(_name, inputs, output):
+        (x,) = inputs
+        if getattr(block, "downsample", None) is not None:
+            return F.relu(block.downsample(x))
+        stride = round(x.shape[2] / output.shape[2])
+        return F.pad(x[:, :, ::stride, ::stride], (0, 0, 0, 0, 0, output.shape[1] - x.shape[1]))
+
+    with forward_hooks(model, [name], bypass):
+        yield
+
+
+def accuracies(
+    runs: list[training.Run], dataset, images: int, device: str
+) -> dict[str, list[list[float]]]:
+    """Accuracy of each trained network as it is, then without each of its blocks in turn.
+
+    Shares of the first `images` test images; by the network's name, one list a seed.
+    """
+    few = Split(*(tensor[:images] for tensor in dataset.test))
+    dataset = replace(dataset, test=few)
+    with training.progress("lesions", len(runs)) as bar:
+
+        def job(run: training.Run) -> list[float]:
+            shares = [training.evaluate(run.model, dataset, "test", device)[1]]
+            for name in models.block_names(run.model):
+                with without_block(run.model, name):
+                    shares.append(training.evaluate(run.model, dataset, "test", device)[1])
+            bar.update()
+            return shares
+
+        return training.by_name(runs, training.side_by_side(job, runs, device))
+
+
+def lost_share(shares: list[float], chance: float) -> float:
+    """Of the accuracy above chance, the share lost with one block, mean over blocks.
+
+    `shares` is one network's list of `accuracies`; NaN if intact it is no better than chance.
+    """
+    intact, *without = shares
+    lost = intact - statistics.fmean(without)
+    return lost / (intact - chance) if intact > chance else math.nan
+
+
+def by_resolution(runs: list[list[float]]) -> tuple[Seeds, Seeds]:
+    """Mean accuracy, by seed, without a block that changes the resolution, and without another.
+
+    `runs` holds one list of `accuracies` a seed, of networks with three stages of equal length.
+    """
+    at_change, elsewhere = Seeds(), Seeds()
+    for _intact, *without in runs:
+        third = len(without) // 3
+        changes = [without[third], without[2 * third]]
+        at_change.append(statistics.fmean(changes))
+        elsewhere.append((sum(without) - sum(changes)) / (len(without) - 2))
+    return at_change, elsewhere

@@ -1,0 +1,92 @@
+"""Many small networks on the cores of a CPU: one on each."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+from common import UserError
+
+import torch
+import torch.nn as nn
+from tqdm import tqdm
+
+from .trainer import Diverged, Trainer, steps_per_epoch
+
+
+@dataclass
+class Run:
+    """A network to train: its name, its seed, and the options of its `Trainer`."""
+
+    name: str
+    seed: int
+    model: nn.Module
+    options: dict = field(default_factory=dict)
+
+
+def progress(title: str, total: int, unit: str = "it") -> tqdm:
+    """A progress bar that leaves nothing behind, and is silent where there is no terminal."""
+    return tqdm(desc=title, total=total, unit=unit, disable=None, leave=False)
+
+
+def side_by_side(function: Callable, jobs: list, device: str) -> list:
+    """`function(job)` for every job, in order. On a CPU as many at a time as PyTorch has threads,
+    each on one: small networks gain nothing from a second thread. Elsewhere one at a time."""
+    threads = torch.get_num_threads() if device == "cpu" else 1
+
+    def on_one_thread(job):
+        torch.set_num_threads(1)  # holds for this thread of Python
+        return function(job)
+
+    pool = ThreadPoolExecutor(threads)
+    try:
+        return list(pool.map(on_one_thread if threads > 1 else function, jobs))
+    finally:
+        pool.shutdown(cancel_futures=True)
+        torch.set_num_threads(threads)
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """Inside the `with`, PyTorch computes on one core: small operations gain nothing from a second
+    one, and lose much if it is busy."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def train_all(
+    runs: list[Run], dataset, epochs: int, batch_size: int, device: str
+) -> dict[str, list[list[dict] | None]]:
+    """Train all networks under one progress bar; by name, for each seed, the rows of its Trainer,
+    None where the training diverged.
+
+    Raises: UserError if all of them diverged.
+    """
+    steps = epochs * steps_per_epoch(dataset, batch_size)
+    with progress(f"{len(runs)} networks", steps * len(runs), "step") as bar:
+
+        def job(run: Run) -> list[dict] | None:
+            options = {"batch_size": batch_size, "seed": run.seed, "device": device} | run.options
+            try:
+                return list(Trainer(run.model, dataset, epochs, **options).run(bar))
+            except Diverged:
+                return None
+
+        return by_name(runs, side_by_side(job, runs, device))
+
+
+def by_name(runs: list[Run], results: list) -> dict[str, list]:
+    """The results of all seeds under the name of their network; None stands for diverged.
+
+    Raises: UserError if all of them diverged.
+    """
+    if all(result is None for result in results):
+        raise UserError("the loss of every network stopped being a number: try a smaller --lr")
+    grouped: dict[str, list] = {}
+    for run, result in zip(runs, results, strict=True):
+        grouped.setdefault(run.name, []).append(result)
+    return grouped
