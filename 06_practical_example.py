@@ -40,12 +40,14 @@ SETTINGS = {  # value, value with --quick (None: the same); type and meaning of 
     "cutout": (0, None, lesson.natural, "side in pixels of a square that is hidden; 0: none"),
     "smoothing": (0.0, None, lesson.share, "share of each label that all classes get"),
     "ema": (0.0, None, lesson.share, "decay of the averaged weights, which are tested; 0: none"),
+    "muon": (0.0, None, lesson.decay, "peak rate of convolutions under Muon; 0: SGD for all"),
     "accumulate": (1, None, lesson.positive, "parts of a batch, one after the other: less memory"),
     "image_size": (32, None),
     "sizes": ([], None, lesson.positive, "of the images in training, each for its share of epochs"),
     "save_every": (0, None, lesson.natural, "steps between two checkpoints; 0: after each epoch"),
 }
-RECIPE = ("batch_size", "lr", "weight_decay", "sizes", "cutout", "smoothing", "ema", "accumulate")
+RECIPE = ("batch_size", "lr", "weight_decay", "sizes", "cutout", "smoothing", "ema", "muon")
+RECIPE += ("accumulate",)
 BINDING = ("model", "epochs", "image_size", "quick", *RECIPE, "seed")  # for a --resume
 SOURCES = ("data", "data_dir", "data_url", "save_every", "compile")
 

@@ -6,10 +6,10 @@ The functions of `cifar` and `imagenet` are names of this package, too: `models.
 from .changes import default_init, without_batch_norm, zero_last_gamma
 from .imagenet import grouped
 from .names import NETWORKS, TWINS, block_names, build, build_twin
-from .networks import CifarNet, DenseNet, PreActNet, ResNet, kaiming_init
+from .networks import CifarNet, DenseNet, PoolNet, PreActNet, ResNet, kaiming_init
 
 globals().update(NETWORKS)  # a network is named once, in the file that defines it
 
-__all__ = ["NETWORKS", "TWINS", "CifarNet", "DenseNet", "PreActNet", "ResNet", "block_names"]
-__all__ += ["build", "build_twin", "default_init", "grouped", "kaiming_init"]
+__all__ = ["NETWORKS", "TWINS", "CifarNet", "DenseNet", "PoolNet", "PreActNet", "ResNet"]
+__all__ += ["block_names", "build", "build_twin", "default_init", "grouped", "kaiming_init"]
 __all__ += ["without_batch_norm", "zero_last_gamma", *NETWORKS]

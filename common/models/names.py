@@ -13,7 +13,7 @@ from . import cifar, imagenet
 NETWORKS = {name: getattr(module, name) for module in (cifar, imagenet) for name in module.__all__}
 EXAMPLES = {name: "-20" for name in NETWORKS if name.startswith("cifar")}
 EXAMPLES |= {"cifar_wide_resnet": "-16-4", "cifar_resnext": "-29-8-64"}
-EXAMPLES["cifar_densenet"] = "-40-12"
+EXAMPLES |= {"cifar_densenet": "-40-12", "cifar_pool_resnet": "-64-128-128"}
 TWINS = {"plain": cifar.cifar_plain, "residual": cifar.cifar_resnet}
 STAGE = re.compile(r"layer\d|features\.denseblock\d")
 
