@@ -2,16 +2,16 @@
 
 You will learn
     what "degradation" is: a deeper plain network has a higher *training* error
-    that the same network with shortcuts does not, and trains in fewer steps
-    that this happens although the plain network's gradients are not small
+    that its twin with shortcuts does not, and that it needs fewer steps
+    that this happens although the plain network starts with the larger gradients
     what single blocks are worth: one deleted at a time, without retraining
-Builds on: lessons 1 and 2. Papers: He et al. 2015 (arXiv:1512.03385), section 4.2; Veit et al.
-2016 (arXiv:1605.06431), section 4.1.
+Builds on: lessons 1 and 2. Papers: He et al. 2015 (arXiv:1512.03385), sections 4.1 and 4.2; Veit et
+al. 2016 (arXiv:1605.06431), section 4.1.
 Takes about a minute on two cores (12 networks on the built-in Shapes-10, at 16x16 pixels).
 Writes training_curves.png, gradients.png, lesions.png, report.txt and results.json to
 outputs/03_training_comparison/.
 
-    python 03_training_comparison.py --ablate --sweep
+    python 03_training_comparison.py --sweep
     python 03_training_comparison.py --data-dir DIR --images 10000 --epochs 4 --batch-size 128
 """
 
@@ -39,14 +39,6 @@ SETTINGS = {  # name: (value, value with --quick; None leaves it as it is)
 }
 WINDOW = 10  # steps over which losses and errors are averaged: single batches are too noisy
 LESION_IMAGES = 200  # of the test split: every deleted block takes another pass over them
-ABLATIONS = {  # name: (change of the network, change of the training)
-    "baseline": (lambda model: model, {}),
-    "without batch norm": (models.without_batch_norm, {}),
-    "PyTorch's default init": (models.default_init, {}),
-    "constant learning rate": (lambda model: model, {"schedule": training.step.warmup_constant}),
-    "no weight decay": (lambda model: model, {"weight_decay": 0.0}),
-    "last gamma zero": (models.zero_last_gamma, {}),
-}
 
 
 def main(argv: list[str] | None = None) -> dict:
@@ -65,13 +57,15 @@ def main(argv: list[str] | None = None) -> dict:
     check_twins(report, runs)
     measured = {"by_hand_difference": check_by_hand(report, runs[0], runs[1], dataset)}
 
-    # One network on each core. Each draws from its own seed, so it does not matter which is first.
+    # One network on each core, in threads: afterwards `runs` holds the trained networks. All that
+    # is random follows from a run's seed, so it does not matter which one is first.
     report.section("2. After training: mean ± standard deviation over seeds")
     end = args.epochs * training.steps_per_epoch(dataset, args.batch_size)
     steps = sorted({0, min(1, end), min(10, end), end})  # most happens early, so look there
     with training.progress(f"{len(runs)} networks", end * len(runs), "step") as bar:
         job = partial(train, dataset=dataset, args=args, steps=steps, device=report.device, bar=bar)
         results = training.by_name(runs, training.side_by_side(job, runs, report.device))
+    # By network and seed: test accuracy as trained, then without block 1, without block 2 ...
     lesions = analysis.lesions.accuracies(runs, dataset, LESION_IMAGES, report.device)
     overview(report, results, lesions)
 
@@ -80,6 +74,8 @@ def main(argv: list[str] | None = None) -> dict:
     deep_twins = {f"{kind}-{deep}": results[f"{kind}-{deep}"] for kind in models.TWINS}
     ratios = compare_gradients(report, *deep_twins.values(), steps)
 
+    # A claim holds if the means differ by more than the larger standard deviation over seeds, does
+    # not hold if they do so the other way round, and is not reproduced in between.
     report.section("4. Findings")
     errors = {name: training_error(seeds) for name, seeds in results.items()}
     degradation(report, errors, shallow, deep)
@@ -88,11 +84,8 @@ def main(argv: list[str] | None = None) -> dict:
     measured |= judge_lesions(report, lesions, shallow, deep, 1 / args.classes)
     draw(report, args, results, lesions, deep_twins)
 
-    if args.ablate:
-        report.section(f"5. Ablations of residual-{shallow}: one change at a time")
-        measured["ablations"] = ablate(report, dataset, args, steps)
     if args.sweep:  # one learning rate for all might favour one kind
-        report.section("6. Sweep of the learning rate: each network at its best (validation)")
+        report.section("5. Sweep of the learning rate: each network at its best (validation)")
         measured["sweep"] = sweep(report, dataset, args, steps)
         degradation(report, measured["sweep"], shallow, deep)
     return report.save(measured)
@@ -101,9 +94,8 @@ def main(argv: list[str] | None = None) -> dict:
 def arguments(argv: list[str] | None):
     """The shared flags and this lesson's own."""
     flags = lesson.parser(__doc__, SETTINGS)
-    add = flags.add_argument
-    add("--ablate", action="store_true", help="also change one thing at a time")
-    add("--sweep", action="store_true", help="also try other learning rates for each network")
+    rates = "also try other learning rates for each network"
+    flags.add_argument("--sweep", action="store_true", help=rates)
     args = flags.parse_args(argv)
     args.depths = sorted(set(args.depths))
     if len(args.depths) < 2:
@@ -155,14 +147,17 @@ def twin_by_hand(x: torch.Tensor, state: dict, shortcut: bool) -> torch.Tensor:
         out = F.relu(convolve(x, f"{block}.conv1", f"{block}.bn1", stride))
         out = convolve(out, f"{block}.conv2", f"{block}.bn2")  # N C H/stride W/stride
         if shortcut:
-            x = x[:, :, ::stride, ::stride]  # option A learns nothing, so the twins stay equal
+            # Where shapes change: every second pixel, and zeros for the new channels ("option A").
+            # It learns nothing, so the twins keep the same parameters.
+            x = x[:, :, ::stride, ::stride]
             out = out + F.pad(x, (0, 0, 0, 0, 0, out.shape[1] - x.shape[1]))
         x = F.relu(out)
     return F.linear(x.mean(dim=(2, 3)), state["fc.weight"], state["fc.bias"])  # N classes
 
 
 def check_by_hand(report, plain: training.Run, residual: training.Run, dataset) -> float:
-    """The classes against the lines above, which take the plain network's values for both."""
+    """Largest relative difference of the lines above and the two classes of common.blocks, with
+    the plain network's initial values for both twins."""
     x, _ = next(dataset.batches("train", 64))
     # Copies: in train mode a forward pass moves the running statistics of batch norm.
     networks = [copy.deepcopy(run.model).to(x.device).train() for run in (plain, residual)]
@@ -171,7 +166,7 @@ def check_by_hand(report, plain: training.Run, residual: training.Run, dataset) 
         ours = [twin_by_hand(x, state, shortcut) for shortcut in (False, True)]
         difference = analysis.relative_difference(ours, [network(x) for network in networks])
     report.say(f"both by hand, one addition apart: largest relative difference {difference:.1e}")
-    report.check("by hand equals both classes", difference < 1e-5)
+    report.check("by hand equals PlainBlock and BasicBlock networks", difference < 1e-5)
     return difference
 
 
@@ -243,14 +238,15 @@ def compare_gradients(report, plain: list, residual: list, steps: list[int]) -> 
     rows, ratios = [], {}
     for step in steps:
         ratios[step] = analysis.gradients.log_ratio(plain, residual, step)
-        row = {"updates made": step, "activation gradient": f"{10 ** ratios[step].mean:.1f}"}
+        row = {"updates made": step, "ratio of gradients": f"{10 ** ratios[step].mean:.1f}"}
         if step < steps[-1]:  # no update follows the last one
             update = analysis.gradients.update_ratio(plain, residual, step)
-            row["relative update"] = f"{update:.1f}"
+            row["ratio of updates"] = f"{update:.1f}"
         rows.append(row)
     report.table(rows)
+    report.say("Both: the plain network's value divided by the residual one's.")
     report.say("Gradient: norm at the blocks' outputs, geometric mean over blocks and seeds.")
-    report.say("Update: norm of the change of all weights over the weights' norm, median of seeds.")
+    report.say("Update: the change of all weights as a share of them (norms), median of seeds.")
     return ratios
 
 
@@ -267,7 +263,7 @@ def degradation(report, errors: dict[str, Seeds], shallow: int, deep: int) -> No
 
 
 def judge_training(report, results, ratios: dict[int, Seeds], shallow: int, deep: int) -> dict:
-    """Convergence, and two things that are not the reason why deep plain networks fail."""
+    """Convergence, and two suspects for the failure of deep plain networks."""
     target = Seeds.of(results[f"plain-{shallow}"], lambda run: run.step_loss[-1]).mean
     steps, rises = {}, {}  # steps of the shallow twins: the deep plain network gets nowhere
     for kind in models.TWINS:
@@ -293,7 +289,10 @@ def judge_training(report, results, ratios: dict[int, Seeds], shallow: int, deep
 
 
 def steps_to(smoothed: list[float], target: float) -> float:
-    """Steps until a smoothed loss is at most `target`; all of them if it never is."""
+    """Steps until a smoothed loss is at most `target`; all of them if it never is.
+
+    Its first value is the mean of WINDOW steps, so they have passed by then.
+    """
     reached = (i for i, loss in enumerate(smoothed) if loss <= target)
     return float(next(reached, len(smoothed) - 1) + WINDOW)
 
@@ -324,50 +323,28 @@ def draw(report, args, results, lesions, deep_twins: dict[str, list[Measured | N
     chance, depths = 1 / args.classes, (args.depths[0], args.depths[-1])
     figure = plotting.curves.training_curves(results, WINDOW, 1 - chance, setup)
     report.figure(figure, "training_curves")
-    if all(any(runs) for runs in deep_twins.values()):  # all diverged: no gradients to show
+    if all(any(runs) for runs in deep_twins.values()):  # each has a run that did not diverge
         report.figure(plotting.maps.gradient_maps(deep_twins, setup), "gradients")
     report.figure(plotting.curves.lesion_curves(lesions, depths, chance, setup), "lesions")
-
-
-def ablate(report, dataset, args, steps) -> dict[str, Seeds]:
-    """Validation errors of the shallow residual network after one change to it or its training."""
-    runs = []
-    for name, (change, options) in ABLATIONS.items():
-        for seed in range(args.seed, args.seed + args.seeds):
-            model = models.build_twin("residual", args.depths[0], args.classes, args.width, seed)
-            runs.append(training.Run(name, seed, change(model), {"lr": args.lr} | options))
-    results = train_and_tabulate(report, runs, dataset, args, steps)
-    return {name: validation_error(seeds) for name, seeds in results.items()}
 
 
 def sweep(report, dataset, args, steps) -> dict[str, Seeds]:
     """Training errors of each network at its own best of three rates, by validation error."""
     rates = args.lr / 5, args.lr, args.lr * 5
     runs = [replace(run, name=f"{run.name} at {lr:g}") for lr in rates for run in twins(args, lr)]
-    results = train_and_tabulate(report, runs, dataset, args, steps)
+    with training.progress(f"{len(runs)} networks", steps[-1] * len(runs), "step") as bar:
+        job = partial(train, dataset=dataset, args=args, steps=steps, device=report.device, bar=bar)
+        results = training.by_name(runs, training.side_by_side(job, runs, report.device))
+    rows = []
+    for name, seeds in results.items():
+        row = {"network": name, "training error": f"{training_error(seeds):.1%}"}
+        rows.append(row | {"validation error": f"{validation_error(seeds):.1%}"})
+    report.table(rows)
     names, best = list(results), {}
     means = [validation_error(results[name]).mean for name in names]
     for i in np.argsort(means, kind="stable"):  # best first, diverged (NaN) last
         best.setdefault(names[i].split()[0], training_error(results[names[i]]))
     return best
-
-
-def train_and_tabulate(report, runs: list[training.Run], dataset, args, steps) -> dict[str, list]:
-    """Train the runs; a row a name, its validation error judged against the first row's."""
-    with training.progress(f"{len(runs)} networks", steps[-1] * len(runs), "step") as bar:
-        job = partial(train, dataset=dataset, args=args, steps=steps, device=report.device, bar=bar)
-        results = training.by_name(runs, training.side_by_side(job, runs, report.device))
-    words = {"holds": "better", "does not hold": "worse"}
-    first, rows = validation_error(results[runs[0].name]), []
-    for name, seeds in results.items():
-        judged = analysis.verdict(validation_error(seeds), "<", first)
-        row = {"network": name, "training error": f"{training_error(seeds):.1%}"}
-        row["validation error"] = f"{validation_error(seeds):.1%}"
-        row["against the first row"] = words.get(judged, "no difference beyond the spread")
-        rows.append(row)
-    rows[0]["against the first row"] = ""  # it is the first
-    report.table(rows)
-    return results
 
 
 if __name__ == "__main__":

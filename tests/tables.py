@@ -23,30 +23,37 @@ from tests.mistakes import (
 import torch
 import torchvision
 
-# network, its blocks, image size, accuracy on CIFAR-10 in its paper (%)
+VARIANTS = importlib.import_module("04_residual_variants").VARIANTS
+
+# accuracy on CIFAR-10 (%): He et al. 2015, table 6; the variants' papers, as lesson 4 quotes them
+PUBLISHED = {"cifar_resnet-20": "91.25", "cifar_resnet-56": "93.03"}
+for variant in VARIANTS.values():
+    if variant.published:
+        network, _, error = variant.published
+        PUBLISHED[network] = f"{100 - error:.2f}"
+
+# network, its blocks, image size
 MODELS = [
-    ("cifar_plain-20", "PlainBlock", 32, ""),
-    ("cifar_resnet-20", "BasicBlock", 32, "91.25"),
-    ("cifar_plain-56", "PlainBlock", 32, ""),
-    ("cifar_resnet-56", "BasicBlock", 32, "93.03"),
-    ("cifar_se_resnet-110", "SEBasicBlock", 32, "94.79"),
-    ("cifar_preact_resnet-164", "PreActBottleneck", 32, "94.54"),
-    ("cifar_densenet-100-12", "DenseLayer", 32, "95.49"),
-    ("cifar_wide_resnet-16-4", "WideBlock", 32, ""),
-    ("cifar_resnext-29-8-64", "ResNeXtBlock", 32, "96.35"),
-    ("resnet18", "BasicBlock", 32, ""),
-    ("resnet34", "BasicBlock", 32, ""),
-    ("resnet50", "Bottleneck", 32, ""),
-    ("resnet18", "BasicBlock", 224, ""),
-    ("resnet34", "BasicBlock", 224, ""),
-    ("resnet50", "Bottleneck", 224, ""),
-    ("resnet152", "Bottleneck", 224, ""),
-    ("resnext50_32x4d", "ResNeXtBlock", 224, ""),
-    ("densenet121", "DenseLayer", 224, ""),
+    ("cifar_plain-20", "PlainBlock", 32),
+    ("cifar_resnet-20", "BasicBlock", 32),
+    ("cifar_plain-56", "PlainBlock", 32),
+    ("cifar_resnet-56", "BasicBlock", 32),
+    ("cifar_se_resnet-110", "SEBasicBlock", 32),
+    ("cifar_preact_resnet-164", "PreActBottleneck", 32),
+    ("cifar_densenet-100-12", "DenseLayer", 32),
+    ("cifar_wide_resnet-16-4", "WideBlock", 32),
+    ("cifar_resnext-29-8-64", "ResNeXtBlock", 32),
+    ("resnet18", "BasicBlock", 32),
+    ("resnet34", "BasicBlock", 32),
+    ("resnet50", "Bottleneck", 32),
+    ("resnet18", "BasicBlock", 224),
+    ("resnet34", "BasicBlock", 224),
+    ("resnet50", "Bottleneck", 224),
+    ("resnet152", "Bottleneck", 224),
+    ("resnext50_32x4d", "ResNeXtBlock", 224),
+    ("densenet121", "DenseLayer", 224),
 ]
 LETTERS = "abcdefgh"  # for notes below a table
-
-VARIANTS = importlib.import_module("04_residual_variants").VARIANTS
 
 # lesson 6's flags: short trainings, and for the models the full recipe
 SHORT = "--epochs 6 --sizes 16 24 32"
@@ -59,7 +66,7 @@ RUNS = [
 ]
 FULL = {
     name: f"--model {name} --epochs 200{' --lr 0.1' if name.startswith('resnet') else ''}"
-    for name, _, size, _ in MODELS
+    for name, _, size in MODELS
     if size == 32
 }
 
@@ -81,7 +88,7 @@ def markdown(header: list[str], rows: list[list], right: str = "") -> str:
 def models(recorded: Path) -> str:
     """Blocks, size and cost of the networks by name; published and measured accuracies."""
     rows, runs = [], long_runs(recorded)
-    for name, block, size, published in MODELS:
+    for name, block, size in MODELS:
         with torch.device("meta"):
             model = networks.build(name, 10 if size == 32 else 1000, size)
         macs = analysis.multiply_adds(model, 3, size, size)
@@ -90,7 +97,7 @@ def models(recorded: Path) -> str:
         if size == 32:
             found = runs[FULL[name]]
             ours = accuracy([run["test"] for run in found]) if found else "not&nbsp;yet"
-            rows.append([f"`{name}`", block, *costs, published, ours])
+            rows.append([f"`{name}`", block, *costs, PUBLISHED.get(name, ""), ours])
         else:
             rows.append([f"`{name}`, {size}", block, *costs, published_accuracy(name), ""])
     header = ["`--model`", "blocks", "parameters (M)", "multiply-adds (G)", "layers"]

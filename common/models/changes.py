@@ -1,4 +1,4 @@
-"""Changes that turn a network into another one, for ablations."""
+"""Changes that turn a network into another one: batch norm, initial values."""
 
 from common.blocks import BasicBlock, Bottleneck
 

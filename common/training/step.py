@@ -112,11 +112,6 @@ def warmup_cosine(optimizer, steps: int, warmup: int) -> LambdaLR:
     return LambdaLR(optimizer, factor)
 
 
-def warmup_constant(optimizer, steps: int, warmup: int) -> LambdaLR:
-    """A warm-up as in `warmup_cosine`, then the full rate to the end: what a schedule must beat."""
-    return LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / max(1, warmup)))
-
-
 def averaged(model: nn.Module, decay: float) -> AveragedModel:
     """A copy of the network for the exponential moving average of weights and batch-norm statistics
     (Tarvainen & Valpola 2017, arXiv:1703.01780); `update_parameters` moves it.

@@ -58,7 +58,6 @@ class Trainer:
         ema: float = 0.0,
         muon: float = 0.0,
         accumulate: int = 1,
-        schedule: Callable = warmup_cosine,
         seed: int = 0,
         device: str = "cpu",
     ):
@@ -74,7 +73,7 @@ class Trainer:
         if parallel.world() > 1 and least < accumulate:
             raise UserError(f"--batch-size {batch_size}: every process needs {accumulate} images")
         self.optimizer = sgd(model, lr, weight_decay, muon)
-        self.schedule = schedule(self.optimizer, self.steps, round(warmup * self.steps))
+        self.schedule = warmup_cosine(self.optimizer, self.steps, round(warmup * self.steps))
         self.rows, self.seconds, self.mark = [], 0.0, time.perf_counter()
         self._begin_epoch()
 
