@@ -45,7 +45,17 @@ from common import (
 from common import evaluation_figures as figures
 from common.checkpoints import build_model
 
-RECIPE = ("batch_size", "lr", "weight_decay", "sizes", "cutout", "smoothing", "ema", "accumulate")
+RECIPE = (
+    "batch_size",
+    "lr",
+    "weight_decay",
+    "sizes",
+    "cutout",
+    "smoothing",
+    "ema",
+    "muon",
+    "accumulate",
+)
 SETTINGS = ("model", "epochs", "image_size", "quick", *RECIPE, "seed")
 SOURCES = ("data", "data_dir", "data_url", "save_every", "compile")
 
@@ -196,6 +206,8 @@ def arguments(argv: list[str] | None, defaults: dict | None = None):
     add("--smoothing", type=lesson.share, default=0.0, help="of labels (default: %(default)s)")
     add("--ema", type=lesson.share, default=0.0, metavar="DECAY",
         help="test the moving average of the weights (default: %(default)s, none)")  # fmt: skip
+    add("--muon", type=lesson.decay, default=0.0, metavar="RATE", help="peak learning rate of the "
+        "convolutions under Muon (default: %(default)s, SGD for all)")  # fmt: skip
     add("--accumulate", type=lesson.positive, default=1, metavar="PARTS", help="split each batch "
         "into this many parts, to save memory (default: %(default)s)")  # fmt: skip
     add("--image-size", type=lesson.positive, default=32, help="pixels (default: %(default)s)")

@@ -12,7 +12,7 @@ from common import UserError, files, models
 
 EXAMPLES = {name: "-20" for name in models.NAMES if name.startswith("cifar")}
 EXAMPLES |= {"cifar_wide_resnet": "-16-4", "cifar_resnext": "-29-8-64"}
-EXAMPLES["cifar_densenet"] = "-40-12"
+EXAMPLES |= {"cifar_densenet": "-40-12", "cifar_pool_resnet": "-64-128-128"}
 KEYS = ("model", "model_name", "classes", "epoch", "val_accuracy")
 
 

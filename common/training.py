@@ -45,7 +45,8 @@ class Trainer:
     """A training that can be walked step by step, put down at any step and taken up again.
 
     The option `lr` is the peak of the schedule, `warmup` a share of all steps, `cutout` in pixels,
-    `ema` the decay of an Average of the weights (0: none), which is then what is validated; for
+    `ema` the decay of an Average of the weights (0: none), which is then what is validated, `muon`
+    the peak rate of convolutions under optim.Muon (0: SGD, as for the rest); for
     `smoothing` and `accumulate` (its `parts`) see train_step. `sizes` makes the training images
     that many pixels wide, each size for an equal share of the epochs (Howard 2018, fast.ai's
     entry to DAWNBench for ImageNet); validation and test images stay as they are.
@@ -71,6 +72,7 @@ class Trainer:
         sizes: Sequence[int] | None = None,
         smoothing: float = 0.0,
         ema: float = 0.0,
+        muon: float = 0.0,
         accumulate: int = 1,
         schedule: Callable = warmup_cosine,
         seed: int = 0,
@@ -87,7 +89,7 @@ class Trainer:
         least = len(dataset.train.labels) * epochs // self.steps // parallel.world()
         if parallel.world() > 1 and least < accumulate:
             raise UserError(f"--batch-size {batch_size}: every process needs {accumulate} images")
-        self.optimizer = sgd(model, lr, weight_decay)
+        self.optimizer = sgd(model, lr, weight_decay, muon)
         self.schedule = schedule(self.optimizer, self.steps, round(warmup * self.steps))
         self.rows, self.seconds, self.mark = [], 0.0, time.perf_counter()
         self._begin_epoch()

@@ -23,6 +23,7 @@ from common.blocks import (
     DenseBlock,
     DenseLayer,
     PlainBlock,
+    PoolBlock,
     PreActBlock,
     PreActBottleneck,
     ResNeXtBlock,
@@ -41,6 +42,7 @@ PARTS = {  # what is no block with a stride: arguments, and channels out for 16 
     SimpleDenseLayer: ((16, 4), 20),
     DenseBlock: ((3, 16, 4), 28),
     Transition: ((16, 8), 8),
+    PoolBlock: ((16, 24), 24),
 }
 BLOCKS = [cls for cls in CLASSES if cls not in PARTS]
 PREACT = [PreActBlock, PreActBottleneck, WideBlock]
@@ -68,7 +70,7 @@ def test_class_works_pasted_alone(cls):
     x, pasted = torch.randn(2, 16, 9, 9), scope[cls.__name__]
     if cls in PARTS:
         arguments, channels = PARTS[cls]
-        size = 4 if cls is Transition else 9
+        size = 4 if cls in (Transition, PoolBlock) else 9
         assert pasted(*arguments)(x).shape == (2, channels, size, size)
     else:
         assert pasted(16, 16, 2)(x).shape == (2, 16 * cls.expansion, 5, 5)
@@ -85,7 +87,7 @@ def test_folder_and_file_work_copied_alone(tmp_path):
     shutil.copytree(folder, tmp_path / "blocks", ignore=shutil.ignore_patterns("__pycache__"))
     for path in folder.glob("[a-z]*.py"):
         shutil.copy(path, tmp_path)
-    files = "preactivation, residual, resnext, squeeze_excitation"
+    files = "pooled, preactivation, residual, resnext, squeeze_excitation"
     code = f"import blocks, densenet, {files}; print(blocks.BasicBlock(4, 8).__module__)"
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True
@@ -145,6 +147,19 @@ def test_errors():
     for cls in CLASSES:
         with pytest.raises(RuntimeError, match="16"):
             cls(*PARTS.get(cls, ((16, 16),))[0])(torch.randn(2, 8, 9, 9))
+
+
+def test_pool_block_equals_its_formula():
+    block, x = PoolBlock(4, 6, residual=2), torch.randn(3, 4, 9, 9)
+    halved = F.relu(block.bn1(F.max_pool2d(block.conv1(x), 2)))
+    first, second = block.residual
+    middle = halved + F.relu(first[1](first[0](halved)))
+    assert torch.equal(block(x), middle + F.relu(second[1](second[0](middle))))
+    assert block(x).shape == (3, 6, 4, 4)
+    assert torch.equal(PoolBlock(4, 6, residual=0).bn1.weight, torch.ones(6))
+    for convolution in block.residual:
+        nn.init.zeros_(convolution[1].weight)
+    assert torch.equal(block(x), F.relu(block.bn1(F.max_pool2d(block.conv1(x), 2))))
 
 
 def test_identity_at_zero_gamma():

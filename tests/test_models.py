@@ -193,6 +193,17 @@ def test_stages_of_cifar_variants():
     ]
 
 
+def test_pool_resnet():
+    model = models.cifar_pool_resnet(64, 128, 128)
+    assert (parameter_count(model), depth(model)) == (574_890, 8)
+    assert multiply_adds(model, 3, 32, 32) == 69_305_600
+    maps = activations(model.eval(), ["layer1", "layer2", "layer3"], torch.zeros(1, 3, 32, 32))
+    assert [tuple(m.shape[1:]) for m in maps.values()] == [(64, 16, 16), (128, 8, 8), (128, 4, 4)]
+    assert depth(models.cifar_pool_resnet(8, 8, 8, residual=3)) == 14
+    with pytest.raises(RuntimeError, match="size"):
+        model(torch.zeros(1, 3, 7, 7))
+
+
 def test_errors():
     for wrong in (2, 21, 0, -4):
         with pytest.raises(ValueError, match="6n"):
@@ -216,6 +227,7 @@ def test_errors():
 def test_networks_can_be_traced():
     variants = [models.resnet18(), models.cifar_resnet(20), models.cifar_preact_resnet(20)]
     variants += [models.cifar_resnext(11, 2, 64, width=16), models.cifar_densenet(16, 4)]
+    variants += [models.cifar_pool_resnet(8, 8, 8)]
     for model in (*variants, models.cifar_se_resnet(8), models.densenet121()):
         traced = torch.fx.symbolic_trace(model.eval())
         x = torch.randn(1, 3, 64, 64)

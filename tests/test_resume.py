@@ -243,7 +243,7 @@ def test_a_model_with_dropout_continues_exactly(tmp_path):
     def trainer():
         torch.manual_seed(0)
         net = torch.nn.Sequential(models.cifar_resnet(8, width=4), torch.nn.Dropout(0.5))
-        return training.Trainer(net, dataset, 2, batch_size=45, ema=0.9, accumulate=2)
+        return training.Trainer(net, dataset, 2, batch_size=45, ema=0.9, muon=0.01, accumulate=2)
 
     def put_down(step, batch):
         if step == 6:

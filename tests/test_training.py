@@ -34,6 +34,35 @@ def test_only_weights_are_decayed():
     assert len(decayed["params"]) + len(free["params"]) == len(list(model.parameters()))
 
 
+def test_muon_orthogonalises():
+    wide, flat = torch.randn(16, 90), torch.randn(24, 24) @ torch.logspace(0, -4, 24).diag()
+    for matrix in (wide, wide.T, 1e-3 * wide):
+        values = torch.linalg.svdvals(optim.orthogonal(matrix))
+        assert 0.6 < values.min() <= values.max() < 1.3
+    before, after = (torch.linalg.svdvals(m) for m in (flat, optim.orthogonal(flat)))
+    assert after.max() < 1.3
+    assert after[12] / after[0] > 3 * before[12] / before[0]
+    assert (optim.orthogonal(wide) * wide).sum() > 0
+
+
+def test_muon_moves_convolutions_by_its_rate_and_sgd_the_rest():
+    torch.manual_seed(0)
+    model, twin = (models.cifar_resnet(8, width=8) for _ in range(2))
+    twin.load_state_dict(model.state_dict())
+    x, y = torch.randn(16, 3, 16, 16), torch.arange(16) % 10
+    optimizer = optim.sgd(model, 0.1, 5e-4, muon=0.01)
+    optim.train_step(model, x, y, optimizer, "cpu")
+    optim.train_step(twin, x, y, optim.sgd(twin, 0.1, 5e-4), "cpu")
+    for (name, ours), theirs in zip(model.named_parameters(), twin.parameters(), strict=True):
+        if ours.ndim < 4:
+            assert torch.equal(ours, theirs), name
+        else:
+            assert ours.norm().item() == pytest.approx(len(ours) ** 0.5, rel=0.02), name
+    assert [g["lr"] for g in optimizer.param_groups] == [0.1, 0.1, 0.01]
+    assert {p.ndim for p in optimizer.param_groups[2]["params"]} == {4}
+    assert sum(len(g["params"]) for g in optimizer.param_groups) == len(list(model.parameters()))
+
+
 def train(dataset, **options):
     torch.manual_seed(1)
     model = models.cifar_resnet(8, width=8)

@@ -10,6 +10,7 @@ hooks see the activations as they were.
 """
 
 from .densenet import DenseBlock, DenseLayer, SimpleDenseLayer, Transition
+from .pooled import PoolBlock
 from .preactivation import PreActBlock, PreActBottleneck, WideBlock
 from .residual import BasicBlock, Bottleneck, PlainBlock
 from .resnext import ResNeXtBlock
@@ -19,3 +20,4 @@ __all__ = ["BasicBlock", "Bottleneck", "PlainBlock"]
 __all__ += ["PreActBlock", "PreActBottleneck", "WideBlock"]
 __all__ += ["ResNeXtBlock", "SEBasicBlock", "SEBottleneck", "SqueezeExcitation"]
 __all__ += ["DenseBlock", "DenseLayer", "SimpleDenseLayer", "Transition"]
+__all__ += ["PoolBlock"]

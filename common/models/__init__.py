@@ -8,6 +8,7 @@ from .changes import default_init, without_batch_norm, zero_last_gamma
 from .cifar import (
     cifar_densenet,
     cifar_plain,
+    cifar_pool_resnet,
     cifar_preact_resnet,
     cifar_resnet,
     cifar_resnext,
@@ -35,14 +36,14 @@ from .imagenet import (
     wide_resnet50_2,
     wide_resnet101_2,
 )
-from .networks import CifarNet, DenseNet, PreActNet, ResNet
+from .networks import CifarNet, DenseNet, PoolNet, PreActNet, ResNet
 
 NAMES = [*cifar.__all__, *imagenet.__all__]
 
-__all__ = ["NAMES", "CifarNet", "DenseNet", "PreActNet", "ResNet"]
+__all__ = ["NAMES", "CifarNet", "DenseNet", "PoolNet", "PreActNet", "ResNet"]
 __all__ += ["default_init", "grouped", "without_batch_norm", "zero_last_gamma"]
 __all__ += ["cifar_densenet", "cifar_plain", "cifar_preact_resnet", "cifar_resnet"]
-__all__ += ["cifar_resnext", "cifar_se_resnet", "cifar_wide_resnet"]
+__all__ += ["cifar_pool_resnet", "cifar_resnext", "cifar_se_resnet", "cifar_wide_resnet"]
 __all__ += ["resnet18", "resnet34", "resnet50", "resnet101", "resnet152"]
 __all__ += ["resnext50_32x4d", "resnext101_32x8d", "wide_resnet50_2", "wide_resnet101_2"]
 __all__ += ["densenet121", "densenet161", "densenet169", "densenet201"]
