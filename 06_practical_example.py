@@ -40,7 +40,12 @@ SETTINGS = {  # value, value with --quick (None: the same); type and meaning of 
     "cutout": (0, None, lesson.natural, "side in pixels of a square that is hidden; 0: none"),
     "smoothing": (0.0, None, lesson.share, "share of each label that all classes get"),
     "ema": (0.0, None, lesson.share, "decay of the averaged weights, which are tested; 0: none"),
-    "muon": (0.0, None, lesson.decay, "peak rate of convolutions under Muon; 0: SGD for all"),
+    "muon": (
+        0.0,
+        None,
+        lesson.decay,
+        "peak rate of convolutions, moved by Muon instead of SGD; 0: not",
+    ),
     "accumulate": (1, None, lesson.positive, "parts of a batch, one after the other: less memory"),
     "image_size": (32, None),
     "sizes": ([], None, lesson.positive, "of the images in training, each for its share of epochs"),
@@ -75,8 +80,8 @@ def pipeline(args: Namespace, resumed: dict) -> dict:
     model = models.build(args.model, len(dataset.classes), args.image_size)
     describe(report, dataset, model)
 
-    # 2. Training: first in fifteen lines, then by the loop that can also be interrupted, resumed,
-    # and shared between processes. On small images the two can be compared to the bit.
+    # 2. Training: first in fifteen lines, on a small network, then by `training.Trainer`, which can
+    # also be interrupted, resumed and shared between processes. Both give the same weights.
     report.section("2. Training")
     if not resumed and training.parallel.world() == 1:
         check_loop(report, dataset, args.seed)
@@ -114,12 +119,13 @@ def train_by_hand(model: nn.Module, dataset: data.Dataset, epochs: int, batch_si
     schedule = training.warmup_cosine(optimizer, steps, warmup=round(0.15 * steps))
     for epoch in range(1, epochs + 1):
         model.train()  # validation has set eval mode: batch norm must see each batch's statistics
-        # Another seed in each epoch: another order, other shifts and flips.
+        # Another seed in each epoch: another order, other shifts and flips. The factor is larger
+        # than any number of epochs, so that two trainings have no epoch in common.
         for x, y in dataset.batches("train", batch_size, seed=seed * 10_007 + epoch):
             with training.autocast("cpu"):  # bfloat16 where the processor has it
                 logits = model(x).float()  # N classes; the softmax wants float32
                 loss = F.cross_entropy(logits, y)
-            optimizer.zero_grad()  # gradients add up, and those of the last step are used
+            optimizer.zero_grad()  # `backward` adds to what is there: the last step's gradients
             loss.backward()
             optimizer.step()
             schedule.step()  # once a step, not once an epoch: the warm-up is short
@@ -134,7 +140,8 @@ def check_loop(report, dataset: data.Dataset, seed: int) -> None:
     for by_hand in (True, False):
         torch.manual_seed(seed)
         model = models.cifar_resnet(8, num_classes=len(dataset.classes))
-        model = model.to(memory_format=torch.channels_last)
+        model = model.to(memory_format=torch.channels_last)  # as Trainer does: another order of
+        # the numbers in memory is another order of additions, and so another last digit
         if by_hand:
             train_by_hand(model, few, epochs=2, batch_size=64, seed=seed)
         else:
@@ -146,6 +153,10 @@ def check_loop(report, dataset: data.Dataset, seed: int) -> None:
 
 def train(report, dataset: data.Dataset, model: nn.Module, resumed: dict) -> training.Trainer:
     """Train, print a row per epoch, keep the last network and the best on validation data."""
+    report.say(
+        "Training loss and accuracy are measured on the augmented images as they pass, while"
+    )
+    report.say("the weights still move; validation after each epoch. Seconds: since the beginning.")
     report.say("epoch  pixels  train loss  train acc (%)  val acc (%)  images/s  peak lr  seconds")
     args = report.args
     model = model.to(report.device)
@@ -166,7 +177,8 @@ def train(report, dataset: data.Dataset, model: nn.Module, resumed: dict) -> tra
     with training.signals.interruptible(save_last, *pauses) as on_step:
         for row in trainer.run(on_step=on_step):
             say_row(report, row)
-            # The best network is chosen on validation images: it may not be told by the test.
+            # Chosen by validation images, for the test images may choose nothing. What is tested
+            # below is the last network: the best of many epochs on few images is partly luck.
             if row["val_accuracy"] == max(r["val_accuracy"] for r in trainer.rows):
                 save(best, trainer, args)
             save_last()
@@ -191,7 +203,7 @@ def settings_of(args: Namespace, names: tuple = BINDING) -> dict:
 
 def save(path: Path, trainer: training.Trainer, args: Namespace) -> None:
     """Write a checkpoint of the training, whole or not at all."""
-    # Every process adds its share to the entries, so all of them must ask; one writes.
+    # A sum over the epoch is spread over the processes, so all of them must ask; one writes.
     entries = training.checkpoints.training_entries(trainer, settings_of(args))
     if training.parallel.rank() == 0:
         sources = {"sources": settings_of(args, SOURCES)}
