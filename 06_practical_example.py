@@ -89,7 +89,7 @@ def pipeline(args: Namespace, resumed: dict) -> dict:
     trainer = train(report, dataset, model, resumed)
 
     # 3. Test. Nothing below changes the network: a choice made on these images would spoil them.
-    report.section("3. Test: every test image once")
+    report.section("3. Test: every test image, and its mirror image, once")
     tested = test(report, dataset, trainer.evaluated_model)
     draw_curves(report, dataset, trainer.rows, tested["test_accuracy"])
     report.say(f"last network: {report.folder / 'last.pt'}")
@@ -221,7 +221,8 @@ def test(report, dataset: data.Dataset, model: nn.Module) -> dict:
     accuracy = by_class["all"]["accuracy"]
     report.say(f"test accuracy {100 * accuracy:.2f} % of {len(labels)} images of {dataset.name}")
     mirrored = training.predict(model, dataset, "test", report.device, mirror=True)
-    both = (mirrored.argmax(1).cpu() == labels).double().mean().item()
+    guesses = ((logits + mirrored) / 2).argmax(1).cpu()
+    both = (guesses == labels).double().mean().item()
     report.say(f"logits averaged with the mirror image's: {100 * both:.2f} % (not in the table)")
     calibrated = judged.calibration(probabilities, labels)
     report.say(f"expected calibration error {100 * calibrated['ece']:.2f} %")
@@ -278,7 +279,7 @@ def evaluate(args: Namespace) -> dict:
     name = f"{Path(__file__).stem}_evaluation"
     report = lesson.Report(name, args, dataset.name, dataset.why)
     report.say(f"{args.checkpoint}: {args.model} after epoch {entries['epoch']}")
-    report.section("Test: every test image once")
+    report.section("Test: every image, and its mirror image, once")
     return report.save(test(report, dataset.to(report.device), model.to(report.device)))
 
 

@@ -246,15 +246,13 @@ def _finite(value: float, step: int) -> float:
 def predict(
     model: nn.Module, dataset, split: str, device: str = "cpu", mirror: bool = False
 ) -> torch.Tensor:
-    """Logits of every image of a split in its order, float32 N classes, in eval mode; with
-    `mirror` the mean of those of the image and of its mirror image. Each process computes its part
-    of every batch, and gets all."""
+    """Logits of every image of a split in its order, or with `mirror` of its mirror image: float32
+    N classes, in eval mode. Each process computes its part of every batch, and gets all."""
     model.eval()
     outputs = []
     with autocast(device):
         for x, _ in dataset.batches(split, 500, part=parallel.part()):
-            logits = model(x).float()
-            logits = (logits + model(x.flip(3)).float()) / 2 if mirror else logits
+            logits = model(x.flip(3) if mirror else x).float()
             outputs.append(parallel.gathered(logits))
     return torch.cat(outputs)
 
