@@ -75,8 +75,7 @@ def main(argv: list[str] | None = None) -> dict:
     factors = {key: Seeds(map(gradients.factor_per_layer, runs)) for key, runs in norms.items()}
     report.table(flow_table(norms, factors))
     claim_flow(report, factors)
-    report.say("A gradient that vanishes leaves the first blocks nothing to learn from. One that")
-    report.say("explodes asks for another learning rate at each end of the network.")
+    report.say("A gradient that vanishes leaves the first blocks nothing to learn from.")
     figure = plotting.flow.towers(norms, factors, f"{len(y)} images of {images.name}")
     report.figure(figure, "gradient_flow")
     measured["factor_per_layer"] = {", ".join(key): values for key, values in factors.items()}
@@ -240,7 +239,7 @@ def claim_flow(report, factors: dict[tuple[str, str], Seeds]) -> None:
         factors["residual", "BN"],
         "<",
         factors["plain", "BN"],
-        source="exponential without (Yang et al. 2019); with it x grows linearly (De & Smith 2020)",
+        source="exponential without (Yang et al. 2019); x's variance linear with it (De & Smith 2020)",
         measured="{:.3f} against {:.3f}",
     )
 

@@ -4,7 +4,7 @@ You will learn
     that a ResNet is a stem, four stages of blocks and a classifier: written out by hand
     why deep networks use bottlenecks, and on which convolution their stride belongs
     how to know that an implementation is right: same weights in, same numbers out
-    why an ImageNet stem ruins small images, and what the CIFAR networks do instead
+    what an ImageNet stem leaves of a small image, and what the CIFAR networks do instead
 Builds on: lesson 1. Paper: He et al. 2015 (arXiv:1512.03385), table 1, sections 4.1 and 4.2.
 Takes about 10 seconds on two cores; it runs on the CPU whatever --device says, so that equal
 numbers are equal to the last bit.

@@ -25,7 +25,8 @@ CONDITIONS = ("no BN, default init", "no BN, Kaiming init", "BN")
 THEORY = dict(zip(CONDITIONS, [(1 / 6) ** 0.5, 1.0, (math.pi / (math.pi - 1)) ** 0.5], strict=True))
 PREDICTED = {
     CONDITIONS[0]: f"{THEORY[CONDITIONS[0]]:.3f} per layer: weights of variance 1/(3 fan-in), ReLU",
-    "BN": f"{THEORY['BN']:.3f} per layer, plain and wide (Yang et al. 2019, theorem 3.10)",
+    "BN": f"{THEORY['BN']:.3f} per layer, the root of pi/(pi-1): wide networks, large batches "
+    "(Yang et al. 2019, theorem 3.10)",
 }
 LEVEL, FADES, GROWS = 5, 0.8, 1.2  # ends within this factor; factors a block
 
