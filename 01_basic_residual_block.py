@@ -239,7 +239,7 @@ def claim_flow(report, factors: dict[tuple[str, str], Seeds]) -> None:
         factors["residual", "BN"],
         "<",
         factors["plain", "BN"],
-        source="exponential without (Yang et al. 2019); x's variance linear with it (De & Smith 2020)",
+        source="exponential without (Yang et al. 2019); linear variance with it (De & Smith 2020)",
         measured="{:.3f} against {:.3f}",
     )
 

@@ -137,7 +137,7 @@ def main(argv: list[str] | None = None) -> dict:
     report_costs(report, table, [REFERENCE, "se-20"])
     measured["gates"] = gates
 
-    report.section(f"7. All variants: about equal parameters ({SMALL_DENSE}: a third), steps, batches")
+    report.section(f"7. All variants: about equal parameters ({SMALL_DENSE}: a third), equal steps")
     report_costs(report, table, list(table), "variant")
     report.section(f"8. When to use which, against {REFERENCE}")
     measured["verdicts"] = judge(table)

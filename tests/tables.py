@@ -25,7 +25,7 @@ import torchvision
 
 VARIANTS = importlib.import_module("04_residual_variants").VARIANTS
 
-# accuracy on CIFAR-10 (%): He et al. 2015, table 6; Zagoruyko & Komodakis 2016, table 4; and the
+# accuracy on CIFAR-10 (%): He et al. 2015, table 6; Zagoruyko & Komodakis 2016; and the
 # other variants' papers, as lesson 4 quotes them
 PUBLISHED = {"cifar_resnet-20": "91.25", "cifar_resnet-56": "93.03"}
 PUBLISHED["cifar_wide_resnet-16-4"] = "94.98"
