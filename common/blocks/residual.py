@@ -4,6 +4,10 @@ Shortcut options, as compared by He et al. 2015, section 4.1:
     A  subsample and pad the new channels with zeros: no parameters
     B  1x1 convolution and batch norm where the shape changes, else the identity
     C  1x1 convolution and batch norm in every block
+
+The paper does not say on which side option A pads; here the zeros stand behind x's channels. Public
+CIFAR checkpoints may be of networks with half of the zeros in front: their weights load without an
+error, and the accuracy is near chance.
 """
 
 import torch
