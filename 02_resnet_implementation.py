@@ -95,8 +95,9 @@ def main(argv: list[str] | None = None) -> dict:
 def arguments(argv: list[str] | None):
     """The shared flags and this lesson's own."""
     flags = lesson.parser(__doc__)
-    flags.add_argument("--model", choices=FAMILY, help="of --weights (default: resnet18)")
-    weights = "a checkpoint in torchvision's format"
+    what = f"the network of --weights: {', '.join(models.TORCHVISION)} (default: resnet18)"
+    flags.add_argument("--model", choices=models.TORCHVISION, metavar="NAME", help=what)
+    weights = "a checkpoint in torchvision's format, as it is or wrapped by another program"
     flags.add_argument("--weights", type=Path, metavar="FILE", help=weights)
     flags.add_argument("--image", type=Path, metavar="FILE", help="a picture to classify")
     args = flags.parse_args(argv)

@@ -1,4 +1,5 @@
 import itertools
+import math
 
 from common import analysis, models, training
 from common.blocks import BasicBlock, Bottleneck
@@ -69,6 +70,32 @@ def test_relative_difference():
     a, b = torch.tensor([1.0, 10.0]), torch.tensor([1.0, 8.0])
     assert analysis.relative_difference([a, b], [a, b]) == 0
     assert analysis.relative_difference([a], [b]) == 0.25
+
+
+@pytest.mark.parametrize("place", [0, 1, 2])
+@pytest.mark.parametrize("wrong", [math.nan, math.inf])
+def test_nan_and_infinity_equal_nothing(place, wrong):
+    good = [torch.ones(2), torch.ones(3), torch.ones(1)]
+    bad = [tensor.clone() for tensor in good]
+    bad[place][-1] = wrong
+    for ours, theirs in ((bad, good), (good, bad), (bad, bad)):
+        assert analysis.relative_difference(ours, theirs) == math.inf
+
+
+def test_unequal_shapes_are_refused():
+    for ours, theirs in (((3, 1), (1, 3)), ((3,), ()), ((2, 3), (3, 2))):
+        with pytest.raises(ValueError, match="cannot compare"):
+            analysis.relative_difference([torch.ones(ours)], [torch.ones(theirs)])
+    with pytest.raises(ValueError, match="longer"):
+        analysis.relative_difference([torch.ones(1)], [torch.ones(1), torch.ones(1)])
+
+
+def test_parity_sees_a_gradient_that_is_no_number():
+    """In one layer, and not the first: Python's max would drop it."""
+    ours, reference = (models.cifar_resnet(8, width=4) for _ in range(2))
+    ours.layer2[0].conv1.weight.register_hook(lambda gradient: gradient * math.nan)
+    logits, gradients = analysis.parity(ours, reference, torch.randn(4, 3, 8, 8), torch.arange(4))
+    assert (logits, gradients) == (0, math.inf)
 
 
 def test_peak_bytes_are_what_the_allocator_hands_out():

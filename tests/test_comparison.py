@@ -230,6 +230,28 @@ def test_a_deleted_block_keeps_its_projection():
             assert torch.allclose(model(x), expected, atol=1e-6)
 
 
+@pytest.mark.parametrize(("build", "last"), [
+    (lambda: models.cifar_preact_resnet(8), "conv2"),
+    (lambda: models.cifar_preact_resnet(164), "conv3"),
+    (lambda: models.cifar_wide_resnet(10, 2), "conv2"),
+    (lambda: models.cifar_resnext(11, 2, 64, width=16), "bn3"),
+    (lambda: models.cifar_resnet(8, "C"), "bn2"),
+])  # fmt: skip
+@pytest.mark.parametrize("name", ["layer1.0", "layer2.0"])
+def test_without_a_block_its_own_shortcut_is_left(build, last, name):
+    """The block without F is the block whose F is zero."""
+    model = build()
+    with torch.no_grad():
+        model(torch.randn(8, 3, 8, 8))
+        block = model.eval().get_submodule(name)
+        x = torch.randn(2, block.conv1.in_channels, 8, 8)
+        x = x if hasattr(model, "bn") else x.relu()
+        with analysis.lesions.without_block(model, name):
+            found = block(x)
+        torch.nn.init.zeros_(getattr(block, last).weight)
+        assert torch.allclose(found, block(x), atol=1e-6)
+
+
 def test_side_by_side_keeps_the_order_and_the_threads():
     before = torch.get_num_threads()
     assert training.side_by_side(lambda n: n * n, list(range(20)), "cpu") == [

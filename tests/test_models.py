@@ -204,6 +204,34 @@ def test_pool_resnet():
         model(torch.zeros(1, 3, 7, 7))
 
 
+ENDS_IN_NORM = ["resnet18", "resnet50", "resnext50_32x4d", "wide_resnet50_2", "seresnet18"]
+ENDS_IN_NORM += ["seresnet50", "cifar_resnet-20", "cifar_se_resnet-20", "cifar_resnext-11-4-16"]
+
+
+@pytest.mark.parametrize("name", ENDS_IN_NORM)
+def test_last_gamma_zero_in_every_block(name):
+    model = models.build(name, 10)
+    assert models.zero_last_gamma(model) is model
+    blocks = [model.get_submodule(block) for block in models.block_names(model)]
+    for block in blocks:
+        assert not getattr(block, "bn3", block.bn2).weight.any()
+        x = torch.randn(2, block.conv1.in_channels, 4, 4)
+        assert torch.equal(block.eval()(x), block.shortcut(x).relu())
+    zeros = [n for n, p in model.named_parameters() if n.endswith("weight") and not p.any()]
+    assert len(zeros) == len(blocks)
+
+
+@pytest.mark.parametrize("name", ["cifar_plain-8", "cifar_preact_resnet-8", "cifar_densenet-10-4"])
+def test_last_gamma_zero_is_refused_where_no_block_ends_in_it(name):
+    model = models.build(name, 10)
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    with pytest.raises(ValueError, match="batch norm"):
+        models.zero_last_gamma(model)
+    with pytest.raises(ValueError, match="batch norm"):
+        models.zero_last_gamma(models.without_batch_norm(models.cifar_resnet(8)))
+    assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
+
+
 def test_errors():
     for wrong in (2, 21, 0, -4):
         with pytest.raises(ValueError, match="6n"):

@@ -160,6 +160,8 @@ def inputs(tmp_path_factory):
     torch.save(entries, root / "cats.pt")
     torch.save(entries | {"classes": ["disk", "ring"]}, root / "shapes.pt")
     torch.save(entries | {"model_name": "resnet18"}, root / "strange.pt")
+    diverged = {key: value * float("nan") for key, value in net.items()}
+    torch.save(entries | {"model": diverged}, root / "diverged.pt")
     return root
 
 
@@ -188,8 +190,10 @@ MISTAKES = [
     ("02", "--data shapes --out-dir {}/file/below", "--out-dir"),
     ("02", "--image {}/ok.png", "--weights"),
     ("02", "--weights {}/resnet18.pth --image {}/file", "file is not a readable image"),
-    ("02", "--weights {}/resnet34.pth", "does not fit resnet18"),
-    ("02", "--weights {}/other.pth", "does not fit resnet18"),
+    ("02", "--weights {}/resnet34.pth", "no place in it; it fits --model resnet34"),
+    ("02", "--model densenet121 --weights {}/resnet18.pth", "it has no features.conv0.weight"),
+    ("02", "--weights {}/other.pth", "holds no weights"),
+    ("02", "--weights {}/cats.pt", "06_practical_example.py, which reads it as --checkpoint"),
     ("02", "--weights {}/file", "no checkpoint"),
     ("02", "--weights {}/nowhere.pth", "nowhere.pth does not exist"),
     ("02", "--weights {}/resnet18.pth --image {}/nowhere.png", "nowhere.png does not exist"),
@@ -206,7 +210,10 @@ MISTAKES = [
     ("05", "--checkpoint {}/nowhere.pt", "nowhere.pt does not exist"),
     ("05", "--checkpoint {}/file", "no checkpoint of plain tensors"),
     ("05", "--checkpoint {}/other.pth", "not written by 06"),
-    ("05", "--checkpoint {}/resnet34.pth", "not written by 06"),
+    ("05", "--checkpoint {}/resnet34.pth", "02_resnet_implementation.py --weights reads"),
+    ("05", "--checkpoint {}/diverged.pt", "conv1.weight is not finite"),
+    ("06", "--checkpoint {}/diverged.pt --predict {}/ok.png", "conv1.weight is not finite"),
+    ("06", "--resume {}/resnet34.pth", "02_resnet_implementation.py --weights reads"),
     ("05", "--checkpoint {}/strange.pt", "do not fit resnet18"),
     ("05", "--data shapes --checkpoint {}/cats.pt", "other classes"),
     ("05", "--checkpoint {}/cats.pt {}/shapes.pt", "shapes.pt is for other"),

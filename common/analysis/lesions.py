@@ -21,15 +21,18 @@ def without_block(model: nn.Module, name: str) -> Iterator[None]:
     """Inside the `with`, the named plain or residual block passes its input on, untransformed.
 
     Where the block changes the shape, the input is subsampled and padded with zero channels
-    (option A); a projection shortcut of the block's own is used if it has one. After Veit et al.
-    2016 (arXiv:1605.06431), section 4.1.
+    (option A); a projection shortcut of the block's own is used if it has one, with the activation
+    before (pre-activation) or after it. After Veit et al. 2016 (arXiv:1605.06431), section 4.1.
     """
     block = model.get_submodule(name)
+    project = getattr(block, "downsample", None)
 
     def bypass(_name, inputs, output):
         (x,) = inputs
-        if getattr(block, "downsample", None) is not None:
-            return F.relu(block.downsample(x))
+        if isinstance(project, nn.Conv2d):  # pre-activation: bare, behind what it shares with F
+            return project(F.relu(block.bn1(x)))
+        if project is not None:
+            return F.relu(project(x))
         stride = round(x.shape[2] / output.shape[2])
         return F.pad(x[:, :, ::stride, ::stride], (0, 0, 0, 0, 0, output.shape[1] - x.shape[1]))
 

@@ -3,6 +3,7 @@
 import ast
 import difflib
 import inspect
+import math
 from pathlib import Path
 
 import torch
@@ -11,9 +12,17 @@ import torch.nn.functional as F
 
 
 def relative_difference(ours: list[torch.Tensor], theirs: list[torch.Tensor]) -> float:
-    """Largest |a - b| over a list of tensors, relative to each tensor's largest |b|."""
-    pairs = zip(ours, theirs, strict=True)
-    return max(((a - b).abs().max() / b.abs().max().clamp(min=1e-30)).item() for a, b in pairs)
+    """Largest |a - b| over a list of tensors, relative to each tensor's largest |b|.
+
+    Infinite if a value is NaN or infinite, which equals nothing.
+    Raises: ValueError for lists of unequal length and tensors of unequal shapes.
+    """
+    differences = []
+    for a, b in zip(ours, theirs, strict=True):
+        if a.shape != b.shape:  # they might broadcast
+            raise ValueError(f"cannot compare {tuple(a.shape)} with {tuple(b.shape)}")
+        differences.append(((a - b).abs().max() / b.abs().max().clamp(min=1e-30)).item())
+    return max(math.inf if math.isnan(d) else d for d in differences)  # max may drop a NaN
 
 
 def parity(ours: nn.Module, reference: nn.Module, x, y) -> tuple[float, float]:

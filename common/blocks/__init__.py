@@ -6,7 +6,8 @@ Every class stands alone: paste it under
 
 and it works; a class made of another one of its file says so ("Needs"). Parameter names are
 torchvision's, so pretrained weights load with `strict=True`. No operation works in place, so that
-hooks see the activations as they were.
+hooks see the activations as they were, and every ReLU and pooling is a module that is used once, as
+tools for attribution and quantisation ask for: relu1 behind bn1, and so on.
 """
 
 from .densenet import DenseBlock, DenseLayer, SimpleDenseLayer, Transition

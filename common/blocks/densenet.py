@@ -2,7 +2,6 @@
 
 import torch
 import torch.nn as nn
-import torch.nn.functional as F
 
 
 class DenseLayer(nn.Module):
@@ -18,13 +17,15 @@ class DenseLayer(nn.Module):
     def __init__(self, in_channels: int, growth_rate: int):
         super().__init__()
         self.norm1 = nn.BatchNorm2d(in_channels)
+        self.relu1 = nn.ReLU()
         self.conv1 = nn.Conv2d(in_channels, 4 * growth_rate, 1, bias=False)
         self.norm2 = nn.BatchNorm2d(4 * growth_rate)
+        self.relu2 = nn.ReLU()
         self.conv2 = nn.Conv2d(4 * growth_rate, growth_rate, 3, padding=1, bias=False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        out = self.conv1(F.relu(self.norm1(x)))  # N 4*growth_rate H W
-        out = self.conv2(F.relu(self.norm2(out)))  # N growth_rate H W
+        out = self.conv1(self.relu1(self.norm1(x)))  # N 4*growth_rate H W
+        out = self.conv2(self.relu2(self.norm2(out)))  # N growth_rate H W
         return torch.cat([x, out], dim=1)
 
 
@@ -39,10 +40,11 @@ class SimpleDenseLayer(nn.Module):
     def __init__(self, in_channels: int, growth_rate: int):
         super().__init__()
         self.norm1 = nn.BatchNorm2d(in_channels)
+        self.relu1 = nn.ReLU()
         self.conv1 = nn.Conv2d(in_channels, growth_rate, 3, padding=1, bias=False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        out = self.conv1(F.relu(self.norm1(x)))  # N growth_rate H W
+        out = self.conv1(self.relu1(self.norm1(x)))  # N growth_rate H W
         return torch.cat([x, out], dim=1)
 
 
@@ -73,8 +75,10 @@ class Transition(nn.Module):
     def __init__(self, in_channels: int, out_channels: int):
         super().__init__()
         self.norm = nn.BatchNorm2d(in_channels)
+        self.relu = nn.ReLU()
         self.conv = nn.Conv2d(in_channels, out_channels, 1, bias=False)
+        self.pool = nn.AvgPool2d(2)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        out = self.conv(F.relu(self.norm(x)))  # N out_channels H W
-        return F.avg_pool2d(out, 2)
+        out = self.conv(self.relu(self.norm(x)))  # N out_channels H W
+        return self.pool(out)

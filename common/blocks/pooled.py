@@ -2,7 +2,6 @@
 
 import torch
 import torch.nn as nn
-import torch.nn.functional as F
 
 
 class PoolBlock(nn.Module):
@@ -22,15 +21,18 @@ class PoolBlock(nn.Module):
     def __init__(self, in_channels: int, channels: int, residual: int = 1):
         super().__init__()
         self.conv1 = nn.Conv2d(in_channels, channels, 3, padding=1, bias=False)
+        self.pool = nn.MaxPool2d(2)
         self.bn1 = nn.BatchNorm2d(channels)
+        self.relu1 = nn.ReLU()
         self.residual = nn.ModuleList()
         for _ in range(residual):
             convolution = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
-            self.residual.append(nn.Sequential(convolution, nn.BatchNorm2d(channels)))
+            branch = nn.Sequential(convolution, nn.BatchNorm2d(channels), nn.ReLU())
+            self.residual.append(branch)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = F.max_pool2d(self.conv1(x), 2)  # N channels H/2 W/2
-        x = F.relu(self.bn1(x))
-        for convolution in self.residual:
-            x = x + F.relu(convolution(x))
+        x = self.pool(self.conv1(x))  # N channels H/2 W/2
+        x = self.relu1(self.bn1(x))
+        for branch in self.residual:
+            x = x + branch(x)
         return x

@@ -2,7 +2,6 @@
 
 import torch
 import torch.nn as nn
-import torch.nn.functional as F
 
 
 class PreActBlock(nn.Module):
@@ -21,18 +20,20 @@ class PreActBlock(nn.Module):
     def __init__(self, in_channels: int, channels: int, stride: int = 1):
         super().__init__()
         self.bn1 = nn.BatchNorm2d(in_channels)
+        self.relu1 = nn.ReLU()
         self.conv1 = nn.Conv2d(in_channels, channels, 3, stride, padding=1, bias=False)
         self.bn2 = nn.BatchNorm2d(channels)
+        self.relu2 = nn.ReLU()
         self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
         self.downsample = None
         if stride != 1 or in_channels != channels:
             self.downsample = nn.Conv2d(in_channels, channels, 1, stride, bias=False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        out = F.relu(self.bn1(x))  # N in_channels H W
+        out = self.relu1(self.bn1(x))  # N in_channels H W
         shortcut = x if self.downsample is None else self.downsample(out)
         out = self.conv1(out)  # N channels H/stride W/stride
-        out = self.conv2(F.relu(self.bn2(out)))
+        out = self.conv2(self.relu2(self.bn2(out)))
         return out + shortcut
 
 
@@ -50,21 +51,24 @@ class PreActBottleneck(nn.Module):
     def __init__(self, in_channels: int, channels: int, stride: int = 1):
         super().__init__()
         self.bn1 = nn.BatchNorm2d(in_channels)
+        self.relu1 = nn.ReLU()
         self.conv1 = nn.Conv2d(in_channels, channels, 1, bias=False)
         self.bn2 = nn.BatchNorm2d(channels)
+        self.relu2 = nn.ReLU()
         self.conv2 = nn.Conv2d(channels, channels, 3, stride, padding=1, bias=False)
         self.bn3 = nn.BatchNorm2d(channels)
+        self.relu3 = nn.ReLU()
         self.conv3 = nn.Conv2d(channels, 4 * channels, 1, bias=False)
         self.downsample = None
         if stride != 1 or in_channels != 4 * channels:
             self.downsample = nn.Conv2d(in_channels, 4 * channels, 1, stride, bias=False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        out = F.relu(self.bn1(x))  # N in_channels H W
+        out = self.relu1(self.bn1(x))  # N in_channels H W
         shortcut = x if self.downsample is None else self.downsample(out)
         out = self.conv1(out)  # N channels H W
-        out = self.conv2(F.relu(self.bn2(out)))  # N channels H/stride W/stride
-        out = self.conv3(F.relu(self.bn3(out)))  # N 4*channels H/stride W/stride
+        out = self.conv2(self.relu2(self.bn2(out)))  # N channels H/stride W/stride
+        out = self.conv3(self.relu3(self.bn3(out)))  # N 4*channels H/stride W/stride
         return out + shortcut
 
 
@@ -83,8 +87,10 @@ class WideBlock(nn.Module):
     def __init__(self, in_channels: int, channels: int, stride: int = 1, dropout: float = 0.0):
         super().__init__()
         self.bn1 = nn.BatchNorm2d(in_channels)
+        self.relu1 = nn.ReLU()
         self.conv1 = nn.Conv2d(in_channels, channels, 3, stride, padding=1, bias=False)
         self.bn2 = nn.BatchNorm2d(channels)
+        self.relu2 = nn.ReLU()
         self.dropout = nn.Dropout(dropout)
         self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
         self.downsample = None
@@ -92,9 +98,9 @@ class WideBlock(nn.Module):
             self.downsample = nn.Conv2d(in_channels, channels, 1, stride, bias=False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        out = F.relu(self.bn1(x))  # N in_channels H W
+        out = self.relu1(self.bn1(x))  # N in_channels H W
         shortcut = x if self.downsample is None else self.downsample(out)
         out = self.conv1(out)  # N channels H/stride W/stride
-        out = self.dropout(F.relu(self.bn2(out)))
+        out = self.dropout(self.relu2(self.bn2(out)))
         out = self.conv2(out)
         return out + shortcut

@@ -4,6 +4,10 @@ Shortcut options, as compared by He et al. 2015, section 4.1:
     A  subsample and pad the new channels with zeros: no parameters
     B  1x1 convolution and batch norm where the shape changes, else the identity
     C  1x1 convolution and batch norm in every block
+
+The paper does not say on which side option A pads; here the zeros stand behind x's channels. Public
+CIFAR checkpoints may be of networks with half of the zeros in front: their weights load without an
+error, and the accuracy is near chance.
 """
 
 import torch
@@ -25,13 +29,15 @@ class PlainBlock(nn.Module):
         super().__init__()
         self.conv1 = nn.Conv2d(in_channels, channels, 3, stride, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(channels)
+        self.relu1 = nn.ReLU()
         self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
         self.bn2 = nn.BatchNorm2d(channels)
+        self.relu2 = nn.ReLU()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        out = F.relu(self.bn1(self.conv1(x)))  # N channels H/stride W/stride
+        out = self.relu1(self.bn1(self.conv1(x)))  # N channels H/stride W/stride
         out = self.bn2(self.conv2(out))
-        return F.relu(out)
+        return self.relu2(out)
 
 
 class BasicBlock(nn.Module):
@@ -51,6 +57,7 @@ class BasicBlock(nn.Module):
             raise ValueError(f"shortcut {shortcut!r} cannot join {in_channels} to {channels}")
         self.conv1 = nn.Conv2d(in_channels, channels, 3, stride, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(channels)
+        self.relu1 = nn.ReLU()
         self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
         self.bn2 = nn.BatchNorm2d(channels)
         self.stride, self.new_channels = stride, channels - in_channels
@@ -59,11 +66,12 @@ class BasicBlock(nn.Module):
         if shortcut == "C" or (shortcut == "B" and changes):
             project = nn.Conv2d(in_channels, channels, 1, stride, bias=False)
             self.downsample = nn.Sequential(project, nn.BatchNorm2d(channels))
+        self.relu2 = nn.ReLU()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        out = F.relu(self.bn1(self.conv1(x)))  # N channels H/stride W/stride
+        out = self.relu1(self.bn1(self.conv1(x)))  # N channels H/stride W/stride
         out = self.bn2(self.conv2(out))
-        return F.relu(out + self.shortcut(x))
+        return self.relu2(out + self.shortcut(x))
 
     def shortcut(self, x: torch.Tensor) -> torch.Tensor:
         """x in the shape of F(x)."""
@@ -96,8 +104,10 @@ class Bottleneck(nn.Module):
             raise ValueError(f"shortcut {shortcut!r} cannot join {in_channels} to {out_channels}")
         self.conv1 = nn.Conv2d(in_channels, channels, 1, bias=False)
         self.bn1 = nn.BatchNorm2d(channels)
+        self.relu1 = nn.ReLU()
         self.conv2 = nn.Conv2d(channels, channels, 3, stride, padding=1, bias=False)
         self.bn2 = nn.BatchNorm2d(channels)
+        self.relu2 = nn.ReLU()
         self.conv3 = nn.Conv2d(channels, out_channels, 1, bias=False)
         self.bn3 = nn.BatchNorm2d(out_channels)
         self.stride, self.new_channels = stride, out_channels - in_channels
@@ -106,12 +116,13 @@ class Bottleneck(nn.Module):
         if shortcut == "C" or (shortcut == "B" and changes):
             project = nn.Conv2d(in_channels, out_channels, 1, stride, bias=False)
             self.downsample = nn.Sequential(project, nn.BatchNorm2d(out_channels))
+        self.relu3 = nn.ReLU()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        out = F.relu(self.bn1(self.conv1(x)))  # N channels H W
-        out = F.relu(self.bn2(self.conv2(out)))  # N channels H/stride W/stride
+        out = self.relu1(self.bn1(self.conv1(x)))  # N channels H W
+        out = self.relu2(self.bn2(self.conv2(out)))  # N channels H/stride W/stride
         out = self.bn3(self.conv3(out))  # N 4*channels H/stride W/stride
-        return F.relu(out + self.shortcut(x))
+        return self.relu3(out + self.shortcut(x))
 
     def shortcut(self, x: torch.Tensor) -> torch.Tensor:
         """x in the shape of F(x)."""

@@ -34,8 +34,10 @@ class ResNeXtBlock(nn.Module):
             raise ValueError(f"shortcut {shortcut!r} cannot join {in_channels} to {out_channels}")
         self.conv1 = nn.Conv2d(in_channels, width, 1, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
+        self.relu1 = nn.ReLU()
         self.conv2 = nn.Conv2d(width, width, 3, stride, 1, groups=cardinality, bias=False)
         self.bn2 = nn.BatchNorm2d(width)
+        self.relu2 = nn.ReLU()
         self.conv3 = nn.Conv2d(width, out_channels, 1, bias=False)
         self.bn3 = nn.BatchNorm2d(out_channels)
         self.stride, self.new_channels = stride, out_channels - in_channels
@@ -44,12 +46,13 @@ class ResNeXtBlock(nn.Module):
         if shortcut == "C" or (shortcut == "B" and changes):
             project = nn.Conv2d(in_channels, out_channels, 1, stride, bias=False)
             self.downsample = nn.Sequential(project, nn.BatchNorm2d(out_channels))
+        self.relu3 = nn.ReLU()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        out = F.relu(self.bn1(self.conv1(x)))  # N width H W
-        out = F.relu(self.bn2(self.conv2(out)))  # N width H/stride W/stride
+        out = self.relu1(self.bn1(self.conv1(x)))  # N width H W
+        out = self.relu2(self.bn2(self.conv2(out)))  # N width H/stride W/stride
         out = self.bn3(self.conv3(out))  # N 4*channels H/stride W/stride
-        return F.relu(out + self.shortcut(x))
+        return self.relu3(out + self.shortcut(x))
 
     def shortcut(self, x: torch.Tensor) -> torch.Tensor:
         """x in the shape of F(x)."""

@@ -18,16 +18,19 @@ class SqueezeExcitation(nn.Module):
     def __init__(self, channels: int, reduction: int = 16):
         super().__init__()
         hidden = max(1, channels // reduction)
+        self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.fc1 = nn.Linear(channels, hidden)
+        self.activation = nn.ReLU()
         self.fc2 = nn.Linear(hidden, channels)
+        self.scale_activation = nn.Sigmoid()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return x * self.gate(x)[:, :, None, None]
 
     def gate(self, x: torch.Tensor) -> torch.Tensor:
         """The factor of each channel, N channels, between 0 and 1."""
-        squeezed = x.mean(dim=(2, 3))  # N channels
-        return torch.sigmoid(self.fc2(F.relu(self.fc1(squeezed))))
+        squeezed = self.avgpool(x).flatten(1)  # N channels
+        return self.scale_activation(self.fc2(self.activation(self.fc1(squeezed))))
 
 
 class SEBasicBlock(nn.Module):
@@ -55,6 +58,7 @@ class SEBasicBlock(nn.Module):
             raise ValueError(f"shortcut {shortcut!r} cannot join {in_channels} to {channels}")
         self.conv1 = nn.Conv2d(in_channels, channels, 3, stride, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(channels)
+        self.relu1 = nn.ReLU()
         self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
         self.bn2 = nn.BatchNorm2d(channels)
         self.se = SqueezeExcitation(channels, reduction)
@@ -64,11 +68,12 @@ class SEBasicBlock(nn.Module):
         if shortcut == "C" or (shortcut == "B" and changes):
             project = nn.Conv2d(in_channels, channels, 1, stride, bias=False)
             self.downsample = nn.Sequential(project, nn.BatchNorm2d(channels))
+        self.relu2 = nn.ReLU()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        out = F.relu(self.bn1(self.conv1(x)))  # N channels H/stride W/stride
+        out = self.relu1(self.bn1(self.conv1(x)))  # N channels H/stride W/stride
         out = self.se(self.bn2(self.conv2(out)))  # no ReLU in between
-        return F.relu(out + self.shortcut(x))
+        return self.relu2(out + self.shortcut(x))
 
     def shortcut(self, x: torch.Tensor) -> torch.Tensor:
         """x in the shape of F(x)."""
@@ -107,8 +112,10 @@ class SEBottleneck(nn.Module):
             raise ValueError(f"shortcut {shortcut!r} cannot join {in_channels} to {out_channels}")
         self.conv1 = nn.Conv2d(in_channels, channels, 1, bias=False)
         self.bn1 = nn.BatchNorm2d(channels)
+        self.relu1 = nn.ReLU()
         self.conv2 = nn.Conv2d(channels, channels, 3, stride, padding=1, bias=False)
         self.bn2 = nn.BatchNorm2d(channels)
+        self.relu2 = nn.ReLU()
         self.conv3 = nn.Conv2d(channels, out_channels, 1, bias=False)
         self.bn3 = nn.BatchNorm2d(out_channels)
         self.se = SqueezeExcitation(out_channels, reduction)
@@ -118,12 +125,13 @@ class SEBottleneck(nn.Module):
         if shortcut == "C" or (shortcut == "B" and changes):
             project = nn.Conv2d(in_channels, out_channels, 1, stride, bias=False)
             self.downsample = nn.Sequential(project, nn.BatchNorm2d(out_channels))
+        self.relu3 = nn.ReLU()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        out = F.relu(self.bn1(self.conv1(x)))  # N channels H W
-        out = F.relu(self.bn2(self.conv2(out)))  # N channels H/stride W/stride
+        out = self.relu1(self.bn1(self.conv1(x)))  # N channels H W
+        out = self.relu2(self.bn2(self.conv2(out)))  # N channels H/stride W/stride
         out = self.se(self.bn3(self.conv3(out)))  # N 4*channels H/stride W/stride
-        return F.relu(out + self.shortcut(x))
+        return self.relu3(out + self.shortcut(x))
 
     def shortcut(self, x: torch.Tensor) -> torch.Tensor:
         """x in the shape of F(x)."""

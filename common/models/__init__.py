@@ -5,11 +5,11 @@ The functions of `cifar` and `imagenet` are names of this package, too: `models.
 
 from .changes import default_init, without_batch_norm, zero_last_gamma
 from .imagenet import grouped
-from .names import NETWORKS, TWINS, block_names, build, build_twin
+from .names import NETWORKS, TORCHVISION, TWINS, block_names, build, build_twin
 from .networks import CifarNet, DenseNet, PoolNet, PreActNet, ResNet, kaiming_init
 
 globals().update(NETWORKS)  # a network is named once, in the file that defines it
 
-__all__ = ["NETWORKS", "TWINS", "CifarNet", "DenseNet", "PoolNet", "PreActNet", "ResNet"]
-__all__ += ["block_names", "build", "build_twin", "default_init", "grouped", "kaiming_init"]
-__all__ += ["without_batch_norm", "zero_last_gamma", *NETWORKS]
+__all__ = ["NETWORKS", "TORCHVISION", "TWINS", "CifarNet", "DenseNet", "PoolNet", "PreActNet"]
+__all__ += ["ResNet", "block_names", "build", "build_twin", "default_init", "grouped"]
+__all__ += ["kaiming_init", "without_batch_norm", "zero_last_gamma", *NETWORKS]

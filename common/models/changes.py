@@ -1,7 +1,5 @@
 """Changes that turn a network into another one: batch norm, initial values."""
 
-from common.blocks import BasicBlock, Bottleneck
-
 import torch.nn as nn
 
 
@@ -26,9 +24,19 @@ def zero_last_gamma(model: nn.Module) -> nn.Module:
     """The same network, changed in place, with each block's last batch-norm scale at zero.
 
     Each block then starts as relu(shortcut(x)) (Goyal et al. 2017, arXiv:1706.02677, 5.1).
+    Raises: ValueError, with nothing changed, if no block has a shortcut, or if F ends in a
+    convolution (pre-activation), whose scale is not a batch norm's.
     """
-    for module in model.modules():
-        if isinstance(module, BasicBlock | Bottleneck):
-            last = module.bn2 if isinstance(module, BasicBlock) else module.bn3
-            nn.init.zeros_(last.weight)
+    blocks = [module for module in model.modules() if hasattr(module, "downsample")]
+    last = [_last_layer(block) for block in blocks]
+    if not last or not all(isinstance(layer, nn.BatchNorm2d) for layer in last):
+        raise ValueError("needs blocks with a shortcut, whose F ends in a batch norm")
+    for norm in last:
+        nn.init.zeros_(norm.weight)
     return model
+
+
+def _last_layer(block: nn.Module) -> nn.Module | None:
+    """The last convolution or batch norm of F; children stand in the order of use."""
+    layers = [child for child in block.children() if isinstance(child, nn.Conv2d | nn.BatchNorm2d)]
+    return layers[-1] if layers else None

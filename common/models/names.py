@@ -11,6 +11,7 @@ import torch.nn as nn
 from . import cifar, imagenet
 
 NETWORKS = {name: getattr(module, name) for module in (cifar, imagenet) for name in module.__all__}
+TORCHVISION = [name for name in imagenet.__all__ if not name.startswith("se")]  # shared with it
 EXAMPLES = {name: "-20" for name in NETWORKS if name.startswith("cifar")}
 EXAMPLES |= {"cifar_wide_resnet": "-16-4", "cifar_resnext": "-29-8-64"}
 EXAMPLES |= {"cifar_densenet": "-40-12", "cifar_pool_resnet": "-64-128-128"}

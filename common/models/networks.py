@@ -7,7 +7,6 @@ from common.blocks import DenseBlock, DenseLayer, PoolBlock, Transition
 import torch
 import torch.fx
 import torch.nn as nn
-import torch.nn.functional as F
 
 
 class ResNet(nn.Module):
@@ -25,26 +24,27 @@ class ResNet(nn.Module):
         if stem not in ("imagenet", "cifar"):
             raise ValueError(f"stem must be 'imagenet' or 'cifar', not {stem!r}")
         self.stem = stem
-        if stem == "imagenet":
-            self.conv1 = nn.Conv2d(3, 64, 7, stride=2, padding=3, bias=False)
-        else:
-            self.conv1 = nn.Conv2d(3, 64, 3, padding=1, bias=False)
+        large = stem == "imagenet"
+        size, stride = (7, 2) if large else (3, 1)
+        self.conv1 = nn.Conv2d(3, 64, size, stride, padding=size // 2, bias=False)
         self.bn1 = nn.BatchNorm2d(64)
+        self.relu = nn.ReLU()
+        self.maxpool = nn.MaxPool2d(3, stride=2, padding=1) if large else nn.Identity()
         self.layer1 = _stage(block, 64, 64, layers[0], stride=1)
         expansion = self.layer1[0].expansion
         self.layer2 = _stage(block, 64 * expansion, 128, layers[1], stride=2)
         self.layer3 = _stage(block, 128 * expansion, 256, layers[2], stride=2)
         self.layer4 = _stage(block, 256 * expansion, 512, layers[3], stride=2)
+        self.inplanes = 512 * expansion  # of layer4; torchvision's detectors ask for it
+        self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.fc = nn.Linear(512 * expansion, num_classes)
         kaiming_init(self)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         _warn_if_small(x, self.stem)
-        x = F.relu(self.bn1(self.conv1(x)))
-        if self.stem == "imagenet":
-            x = F.max_pool2d(x, 3, stride=2, padding=1)
+        x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
         x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
-        return self.fc(x.mean(dim=(2, 3)))  # N num_classes
+        return self.fc(self.avgpool(x).flatten(1))  # N num_classes
 
 
 class CifarNet(nn.Module):
@@ -59,17 +59,19 @@ class CifarNet(nn.Module):
         super().__init__()
         self.conv1 = nn.Conv2d(3, width, 3, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
+        self.relu = nn.ReLU()
         self.layer1 = _stage(block, width, width, blocks, stride=1)
         expansion = self.layer1[0].expansion
         self.layer2 = _stage(block, width * expansion, 2 * width, blocks, stride=2)
         self.layer3 = _stage(block, 2 * width * expansion, 4 * width, blocks, stride=2)
+        self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.fc = nn.Linear(4 * width * expansion, num_classes)
         kaiming_init(self)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = F.relu(self.bn1(self.conv1(x)))  # N width H W
+        x = self.relu(self.bn1(self.conv1(x)))  # N width H W
         x = self.layer3(self.layer2(self.layer1(x)))  # N 4*width*expansion H/4 W/4
-        return self.fc(x.mean(dim=(2, 3)))  # N num_classes
+        return self.fc(self.avgpool(x).flatten(1))  # N num_classes
 
 
 class PreActNet(nn.Module):
@@ -93,14 +95,16 @@ class PreActNet(nn.Module):
         self.layer2 = _stage(block, width * expansion, 2 * width, blocks, stride=2)
         self.layer3 = _stage(block, 2 * width * expansion, 4 * width, blocks, stride=2)
         self.bn = nn.BatchNorm2d(4 * width * expansion)
+        self.relu = nn.ReLU()
+        self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.fc = nn.Linear(4 * width * expansion, num_classes)
         kaiming_init(self)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = self.conv1(x)  # N stem H W
         x = self.layer3(self.layer2(self.layer1(x)))  # N 4*width*expansion H/4 W/4
-        x = F.relu(self.bn(x))
-        return self.fc(x.mean(dim=(2, 3)))  # N num_classes
+        x = self.relu(self.bn(x))
+        return self.fc(self.avgpool(x).flatten(1))  # N num_classes
 
 
 class PoolNet(nn.Module):
@@ -116,16 +120,18 @@ class PoolNet(nn.Module):
         super().__init__()
         self.conv1 = nn.Conv2d(3, stem, 3, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(stem)
+        self.relu = nn.ReLU()
         self.layer1 = nn.Sequential(PoolBlock(stem, widths[0], residual))
         self.layer2 = nn.Sequential(PoolBlock(widths[0], widths[1], residual))
         self.layer3 = nn.Sequential(PoolBlock(widths[1], widths[2], residual))
+        self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.fc = nn.Linear(widths[2], num_classes)
         kaiming_init(self)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = F.relu(self.bn1(self.conv1(x)))  # N stem H W
+        x = self.relu(self.bn1(self.conv1(x)))  # N stem H W
         x = self.layer3(self.layer2(self.layer1(x)))  # N widths[2] H/8 W/8
-        return self.fc(x.mean(dim=(2, 3)))  # N num_classes
+        return self.fc(self.avgpool(x).flatten(1))  # N num_classes
 
 
 class DenseNet(nn.Module):
@@ -161,14 +167,16 @@ class DenseNet(nn.Module):
             self.features.add_module(f"denseblock{i}", block)
             channels += count * growth_rate
         self.features.add_module("norm5", nn.BatchNorm2d(channels))
+        self.relu = nn.ReLU()
+        self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.classifier = nn.Linear(channels, num_classes)
         kaiming_init(self)
         self.stem = stem
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         _warn_if_small(x, self.stem)
-        x = F.relu(self.features(x))  # N channels H/32 W/32, with the CIFAR stem H/4 W/4
-        return self.classifier(x.mean(dim=(2, 3)))  # N num_classes
+        x = self.relu(self.features(x))  # N channels H/32 W/32, with the CIFAR stem H/4 W/4
+        return self.classifier(self.avgpool(x).flatten(1))  # N num_classes
 
 
 def _dense_stem(stem: str, channels: int) -> nn.Sequential:

@@ -97,7 +97,9 @@ def _describe(node: torch.fx.Node, traced: torch.fx.GraphModule) -> tuple[str, s
             size, stride = "x".join(map(str, module.kernel_size)), module.stride[0]
             extra = f" /{stride}" if stride > 1 else ""
             return kind, f"conv {size}{extra}" + (f" g{module.groups}" * (module.groups > 1))
-        return ("BN", "BN") if kind.startswith("BatchNorm") else (kind, kind)
+        kind = "BN" if kind.startswith("BatchNorm") else kind
+        kind = {"AdaptiveAvgPool2d": "mean", "Sigmoid": "sigmoid"}.get(kind, kind)
+        return kind, kind
     if node.target in JOINS:
         return JOINS[node.target], JOINS[node.target]
     kind = node.target if isinstance(node.target, str) else node.target.__name__

@@ -1,8 +1,10 @@
-"""The checkpoints that lesson 6 writes, continues and reads."""
+"""The checkpoints that lesson 6 writes and reads, and weights that other programs wrote."""
 
 import contextlib
 import os
+import re
 import time
+import warnings
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +15,8 @@ import torch
 import torch.nn as nn
 
 KEYS = ("model", "model_name", "classes", "epoch", "val_accuracy")
+WRAPPINGS = ("state_dict", "model_state_dict", "model", "net")  # entries that hold the weights
+PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "backbone.")  # DataParallel, compile ...
 
 
 @contextlib.contextmanager
@@ -74,9 +78,15 @@ def read(path: Path, flag: str = "--checkpoint") -> dict:
     Raises: UserError if it is another file, and what `read_tensors` raises.
     """
     entries = read_tensors(path, flag)
-    if not isinstance(entries, dict) or any(key not in entries for key in KEYS):
-        raise UserError(f"{flag} {path} was not written by 06_practical_example.py")
-    return entries
+    if _is_ours(entries):
+        return entries
+    hint = "; 02_resnet_implementation.py --weights reads torchvision's" * bool(_weights(entries))
+    raise UserError(f"{flag} {path} was not written by 06_practical_example.py{hint}")
+
+
+def _is_ours(entries) -> bool:
+    """Whether lesson 6 wrote this."""
+    return isinstance(entries, dict) and all(key in entries for key in KEYS)
 
 
 def read_tensors(path: Path, flag: str):
@@ -91,9 +101,13 @@ def read_tensors(path: Path, flag: str):
             with zipfile.ZipFile(path) as parts:
                 if damaged := parts.testzip():
                     raise zipfile.BadZipFile(damaged)
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of a file that is refused in a moment
+            return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a dozen types for a file that is no checkpoint
-        raise UserError(f"{flag} {path} is no checkpoint of plain tensors") from error
+        held = re.search(r"GLOBAL ([\w.]+)|(TorchScript)", str(error))
+        hint = f": it holds {held[1] or held[2]}; save the state_dict() alone" if held else ""
+        raise UserError(f"{flag} {path} is no checkpoint of plain tensors{hint}") from error
 
 
 def read_training(path: Path) -> dict:
@@ -150,6 +164,7 @@ def load_model(path: Path) -> tuple[nn.Module, dict]:
             model.load_state_dict(state, strict=True)
         except (TypeError, RuntimeError):
             continue
+        _check_numbers(state, f"--checkpoint {path}")
         return model.eval(), entries | {"image_size": image_size}
     raise UserError(f"--checkpoint {path}: its weights do not fit {name}")
 
@@ -157,15 +172,79 @@ def load_model(path: Path) -> tuple[nn.Module, dict]:
 def load_torchvision(name: str, path: Path) -> nn.Module:
     """Our network `name` with the weights of a checkpoint in torchvision's format, in eval mode.
 
-    Raises: UserError if they do not fit, and what `read_tensors` raises.
+    Raises: UserError if they do not fit or are no numbers, and what `read_weights` raises.
     """
-    state = read_tensors(path, "--weights")
-    try:
-        model = getattr(models, name)(num_classes=len(state["fc.bias"]))
-        model.load_state_dict(state, strict=True)
-    except (KeyError, TypeError, RuntimeError) as error:
-        raise UserError(f"--weights {path} does not fit {name}: try another --model") from error
+    where = f"--weights {path}"
+    state = read_weights(path)
+    bias = state.get("fc.bias", state.get("classifier.bias"))
+    classes = 1000 if bias is None else bias.numel()
+    if difference := _misfit(name, classes, state):
+        others = [other for other in models.TORCHVISION if not _misfit(other, classes, state)]
+        hint = f"; it fits --model {others[0]}" if others else ""
+        raise UserError(f"{where} does not fit {name}: {difference}{hint}")
+    _check_numbers(state, where)
+    model = getattr(models, name)(num_classes=classes)
+    model.load_state_dict(state, strict=True)
     return model.eval()
+
+
+def read_weights(path: Path, flag: str = "--weights") -> dict[str, torch.Tensor]:
+    """The weights in a checkpoint of another program, by the names that torchvision gives them.
+
+    Raises: UserError if it holds none or is lesson 6's, and what `read_tensors` raises.
+    """
+    entries = read_tensors(path, flag)
+    if _is_ours(entries):
+        name = "06_practical_example.py"
+        raise UserError(f"{flag} {path} was written by {name}, which reads it as --checkpoint")
+    state = _weights(entries)
+    if not state:
+        expected = "a state_dict, or just one as its entry " + ", ".join(WRAPPINGS)
+        raise UserError(f"{flag} {path} holds no weights: expected {expected}")
+    return state
+
+
+def _weights(entries) -> dict[str, torch.Tensor]:
+    """The state dict in what another program saved: without wrapping, without a prefix that all
+    names share, DenseNet's names as torchvision has them since 2017. Empty if there is none."""
+    for _ in range(3):  # wrapped twice, at most
+        if not isinstance(entries, dict):
+            return {}
+        inner = [entries[key] for key in WRAPPINGS if isinstance(entries.get(key), dict)]
+        if len(inner) == 1:  # of two networks none is meant
+            entries = inner[0]
+    state = {key: value for key, value in entries.items() if key != "n_averaged"}
+    if not all(isinstance(key, str) and torch.is_tensor(state[key]) for key in state):
+        return {}
+    for prefix in PREFIXES * 2:  # in any order
+        if all(key.startswith(prefix) for key in state):
+            state = {key.removeprefix(prefix): value for key, value in state.items()}
+    old = r"(denselayer\d+\.(?:norm|conv))\.([12]\.)"  # "norm.1" became "norm1"
+    return {re.sub(old, r"\1\2", key): value for key, value in state.items()}
+
+
+def _misfit(name: str, classes: int, state: dict[str, torch.Tensor]) -> str:
+    """The first weight that a torchvision network and a state dict do not share; "" if none."""
+    with torch.device("meta"):  # sizes alone
+        expected = getattr(models, name)(num_classes=classes).state_dict()
+    surplus = next((key for key in state if key not in expected), None)
+    for key, value in expected.items():
+        if key in state and state[key].shape != value.shape:
+            return f"{key} is {list(state[key].shape)}, not {list(value.shape)}"
+        if key not in state and not key.endswith("num_batches_tracked"):  # old files have none
+            return f"it has no {key}" + (f", but {surplus}" if surplus else "")
+    return f"{surplus} has no place in it" if surplus else ""
+
+
+def _check_numbers(state: dict[str, torch.Tensor], where: str) -> None:
+    """Raises: UserError if a weight is not floating point, or is NaN or infinite."""
+    for key, value in state.items():
+        if key.endswith("num_batches_tracked"):
+            continue
+        if not value.is_floating_point():
+            raise UserError(f"{where}: {key} is of {value.dtype}, not of floating point")
+        if not value.isfinite().all():
+            raise UserError(f"{where}: {key} is not finite, as after a training that diverged")
 
 
 def load_models(paths: list[Path]) -> tuple[dict[str, nn.Module], dict]:
