@@ -52,9 +52,9 @@ SETTINGS = {  # value, value with --quick (None: the same); type and meaning of 
     "save_every": (0, None, lesson.natural, "steps between two checkpoints; 0: after each epoch"),
 }
 RECIPE = ("batch_size", "lr", "weight_decay", "sizes", "cutout", "smoothing", "ema", "muon")
-RECIPE += ("accumulate",)
+RECIPE += ("accumulate", "balance")
 BINDING = ("model", "epochs", "image_size", "quick", *RECIPE, "seed")  # for a --resume
-SOURCES = ("data", "data_dir", "data_url", "save_every", "compile")
+SOURCES = ("data", "data_dir", "data_url", "skip_unreadable", "save_every", "compile")
 
 
 def main(argv: list[str] | None = None) -> dict:
@@ -73,8 +73,9 @@ def pipeline(args: Namespace, resumed: dict) -> dict:
     models.build(args.model, 10)
     limit = 1_000 if args.quick else None
     where = (args.data, args.data_dir, args.data_url)
+    options = {"limit": limit, "download": True, "skip_unreadable": args.skip_unreadable}
     with training.parallel.first_alone():  # one process downloads, the others find it there
-        dataset = data.load(*where, size=args.image_size, limit=limit, download=True)
+        dataset = data.load(*where, size=args.image_size, **options)
     report = lesson.Report(__file__, args, dataset.name, dataset.why)
     torch.manual_seed(args.seed)  # of the initial weights
     model = models.build(args.model, len(dataset.classes), args.image_size)
@@ -218,8 +219,11 @@ def test(report, dataset: data.Dataset, model: nn.Module) -> dict:
     counts = judged.confusion(probabilities.argmax(1), labels, len(dataset.classes))
     by_class = judged.accuracies(counts, dataset.classes)
     report.table([accuracy_row(name, row) for name, row in by_class.items()])
-    accuracy = by_class["all"]["accuracy"]
-    report.say(f"test accuracy {100 * accuracy:.2f} % of {len(labels)} images of {dataset.name}")
+    overall = judged.accuracy(int(counts.diag().sum()), len(labels))
+    low, high = (f"{100 * limit:.1f}" for limit in overall["interval"])
+    percent = f"{100 * overall['accuracy']:.2f}"
+    report.say(f"test accuracy {percent} % of {len(labels)} images of {dataset.name}")
+    report.say(f"its 95 % interval (Wilson): {low} to {high} %")
     mirrored = training.predict(model, dataset, "test", report.device, mirror=True)
     guesses = ((logits + mirrored) / 2).argmax(1).cpu()
     both = (guesses == labels).double().mean().item()
@@ -232,7 +236,8 @@ def test(report, dataset: data.Dataset, model: nn.Module) -> dict:
     report.figure(draw.confusion(counts, names, f"{what}; {len(labels)} images"), "confusion")
     report.figure(draw.reliability(calibrated, len(labels), what), "calibration")
     report.figure(draw.mistakes(dataset.test, probabilities, names, what), "mistakes")
-    measured = {"test_accuracy": accuracy, "mirror_accuracy": both, "test_images": len(labels)}
+    measured = {"test_accuracy": overall["accuracy"], "test_interval": overall["interval"]}
+    measured |= {"mirror_accuracy": both, "test_images": len(labels)}
     return measured | {"per_class": by_class, "confusion": counts, "calibration": calibrated}
 
 
@@ -256,16 +261,18 @@ def draw_curves(report, dataset: data.Dataset, rows: list[dict], accuracy: float
 
 
 def classify(args: Namespace) -> dict:
-    """--predict: the likeliest classes of each picture."""
+    """--predict: the likeliest classes of each picture, also of those in folders."""
     model, entries = training.checkpoints.load_model(args.checkpoint)
     device = lesson.device(args.device)
-    dataset = analysis.predictions.pictures(args.predict, entries).to(device)
+    paths, dataset = analysis.predictions.pictures(args.predict, entries, args.skip_unreadable)
+    dataset = dataset.to(device)
     shares = training.predict(model.to(device), dataset, "test", device).softmax(1).cpu()
     likeliest = analysis.predictions.likeliest(shares, dataset.classes)
     if training.parallel.rank() == 0:
-        for path, classes in zip(args.predict, likeliest, strict=True):
+        for path, classes in zip(paths, likeliest, strict=True):
             print(f"{path}: " + ", ".join(f"{name} {100 * p:.1f} %" for name, p in classes))
-    measured = dict(zip(map(str, args.predict), likeliest, strict=True))
+        print(dataset.why, end="\n" * bool(dataset.why))
+    measured = dict(zip(map(str, paths), likeliest, strict=True))
     return {"failed_checks": [], "measured": measured}
 
 
@@ -275,7 +282,7 @@ def evaluate(args: Namespace) -> dict:
     args.model = entries["model_name"]
     limit = 1_000 if args.quick else None
     where = (args.data, args.data_dir, args.data_url)
-    dataset = analysis.predictions.test_images(entries, *where, limit)
+    dataset = analysis.predictions.test_images(entries, *where, limit, args.skip_unreadable)
     name = f"{Path(__file__).stem}_evaluation"
     report = lesson.Report(name, args, dataset.name, dataset.why)
     report.say(f"{args.checkpoint}: {args.model} after epoch {entries['epoch']}")
@@ -289,10 +296,14 @@ def arguments(argv: list[str] | None, defaults: dict | None = None) -> Namespace
     add = flags.add_argument
     faster = "compile the network with torch.compile"
     add("--compile", action=BooleanOptionalAction, default=False, help=faster)
+    equally = "draw the images of all classes equally often, those of rare ones again and again"
+    add("--balance", action="store_true", help=equally)
+    add("--skip-unreadable", action="store_true", help="leave out image files that are damaged")
     again = "continue the training of a checkpoint, exactly, with its settings, in its folder"
     add("--resume", type=Path, metavar="FILE", help=again)
     add("--checkpoint", type=Path, metavar="FILE", help="the network for --predict or --evaluate")
-    add("--predict", type=Path, nargs="+", metavar="IMAGE", help="name what is on these pictures")
+    pictures = "name what is on these pictures, or on all in a folder"
+    add("--predict", type=Path, nargs="+", metavar="IMAGE", help=pictures)
     add("--evaluate", action="store_true", help="test on the images of --data or --data-dir")
     flags.set_defaults(**(defaults or {}))
     args = flags.parse_args(argv)

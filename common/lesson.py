@@ -106,13 +106,14 @@ def parser(doc: str, settings: dict | None = None) -> Parser:
     add("--seed", type=natural, default=0, help="of all random numbers (default: %(default)s)")
     devices = ["auto", "cpu", "cuda", "mps"]
     add("--device", choices=devices, default="auto", help="(default: %(default)s, the fastest)")
-    sources = "cifar10 downloads what is missing; shapes is built in; auto takes what is there, "
-    sources += "and in lesson 6 tries to download"
-    choices = ["auto", "cifar10", "shapes"]
+    sources = "cifar10 and cifar100 download what is missing; shapes is built in; auto takes what "
+    sources += "is there, and in lesson 6 tries to download"
+    choices = ["auto", "cifar10", "cifar100", "shapes"]
     add("--data", choices=choices, default="auto", help=f"{sources} (default: %(default)s)")
-    layouts = "CIFAR-10 as torchvision stores it, or train/CLASS/* and test/CLASS/* of any images"
+    layouts = "CIFAR as torchvision stores it, train/CLASS/* and test/CLASS/* of any images (and "
+    layouts += "val/CLASS/*), or CLASS/* alone, which is split"
     add("--data-dir", type=Path, metavar="DIR", help=layouts)
-    add("--data-url", metavar="URL", help="a mirror of cifar-10-python.tar.gz; it is verified")
+    add("--data-url", metavar="URL", help="a mirror of CIFAR's python.tar.gz; it is verified")
     where = "figures, report.txt and results.json go to a folder in it (default: %(default)s)"
     add("--out-dir", type=Path, metavar="DIR", default=OUTPUTS, help=where)
     add("--show", action="store_true", help="open the figures in windows at the end")
@@ -171,8 +172,8 @@ class Report:
         self.say(f"{self.folder.name}: " + ", ".join(f"{k} {v}" for k, v in both.items()))
         if args.quick:
             self.say("--quick: this run touches every step; its numbers and verdicts prove nothing")
-        if why:
-            self.say(f"data: {data_name}, because {why}")
+        for line in why.splitlines():
+            self.say(f"data: {line}")
 
     def say(self, text: str = "") -> None:
         """Print a line."""

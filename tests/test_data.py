@@ -1,3 +1,4 @@
+import dataclasses
 import hashlib
 import http.server
 import importlib
@@ -5,7 +6,6 @@ import io
 import pickle
 import tarfile
 import threading
-import types
 from pathlib import Path
 
 from common import UserError, data, lesson, models, training
@@ -16,7 +16,7 @@ import pytest
 import torch
 import torchvision.transforms.v2.functional as TF
 from PIL import Image
-from torchvision.datasets import CIFAR10
+from torchvision.datasets import CIFAR10, CIFAR100
 
 
 @pytest.fixture(scope="module")
@@ -156,9 +156,9 @@ def test_folders_of_any_images(photographs):
 
 
 def test_names_are_readable_in_a_locale_without_their_letters():
-    part = types.SimpleNamespace(classes=["chien \udcc3\udca9"])  # as Python reads them there
-    found = data.sources._names(Path("\udcc3\udca9t\udcc3\udca9"), part)
-    assert found == ("image folder été", ["chien é"])
+    classes = ["chien \udcc3\udca9", "two\nlines\x1b[1m"]  # as Python reads them there
+    found = data.folders._names(Path("\udcc3\udca9t\udcc3\udca9"), classes)
+    assert found == ("image folder été", ["chien é", r"two\nlines\x1b[1m"])
 
 
 def test_photographs_are_turned_upright(tmp_path):
@@ -223,6 +223,107 @@ def test_without_cifar10_shapes_and_the_reason():
     dataset = data.load("auto")
     assert dataset.name == "Shapes-10 (built in)"
     assert "no CIFAR-10" in dataset.why
+
+
+def uneven(rare=4):
+    """A data set of 100 images of its number, of which `rare` are of class 1."""
+    ids = torch.arange(100)
+    pixels = ids.to(torch.uint8).view(100, 1, 1, 1).expand(100, 3, 8, 8).contiguous()
+    split = data.Split(pixels, (ids < rare).long())
+    return data.Dataset("uneven", ["a", "b"], split, split, split)
+
+
+def test_balanced_batches_draw_all_classes_equally_often():
+    dataset = uneven()
+    epochs = [list(dataset.batches("train", 32, seed, balance=True)) for seed in range(40)]
+    assert [len(y) for _, y in epochs[0]] == [25] * 4
+    labels = torch.stack([torch.cat([y for _, y in batches]) for batches in epochs])
+    assert labels.double().mean() == pytest.approx(0.5, abs=0.03)  # four deviations; 0.04 without
+    mean, std = dataset.statistics
+    first = torch.cat([x[:, 0, 0, 0] for batches in epochs for x, _ in batches])
+    seen = first * std.flatten()[0] + mean.flatten()[0]
+    assert torch.equal((seen.round() < 4).long(), labels.flatten())  # labels follow
+    assert len(seen.round().unique()) == 100
+
+
+def test_balanced_batches_are_a_function_of_the_seed():
+    dataset = uneven()
+
+    def batches(**options):
+        return [(x, y) for x, y in dataset.batches("train", 32, 7, balance=True, **options)]
+
+    whole = batches(cutout=4)
+    for one, two in zip(whole[2:], batches(cutout=4, skip=2), strict=True):
+        assert all(map(torch.equal, one, two))
+    halves = [batches(cutout=4, part=slice(i, None, 2)) for i in (0, 1)]
+    for (x, y), *parts in zip(whole, *halves, strict=True):
+        for i, (x_part, y_part) in enumerate(parts):
+            assert torch.equal(x[i::2], x_part) and torch.equal(y[i::2], y_part)
+    plain = [y for _, y in dataset.batches("val", 32, balance=True)]
+    assert torch.equal(torch.cat(plain), dataset.val.labels)  # in order, every image once
+
+
+def test_an_image_that_is_drawn_twice_is_moved_twice(shapes):
+    rare = data.Split(shapes.train.images[:50], (torch.arange(50) == 0).long())
+    dataset = data.Dataset("rare", ["a", "b"], rare, rare, rare)
+    x, y = next(dataset.batches("train", 50, seed=1, balance=True))
+    copies = x[y == 1]
+    assert len(copies) > 10
+    assert len(copies.flatten(1).unique(dim=0)) > len(copies) / 2
+
+
+def test_the_fingerprint_sees_order_pixels_and_labels():
+    dataset = uneven()
+    images, labels = dataset.train
+    flipped = data.Split(images.flip(0), labels.flip(0))
+    other = images.clone()
+    other[7, 1, 2, 3] += 1
+    swapped = labels.clone()
+    swapped[:2] = 0
+    variants = [flipped, data.Split(other, labels), data.Split(images, swapped)]
+    prints = {dataclasses.replace(dataset, train=split).fingerprint for split in variants}
+    prints |= {dataclasses.replace(dataset, val=flipped).fingerprint, dataset.fingerprint}
+    assert len(prints) == 5
+    last = images.contiguous(memory_format=torch.channels_last)
+    again = dataclasses.replace(dataset, train=data.Split(last, labels), test=flipped)
+    assert again.fingerprint == dataset.fingerprint
+
+
+@pytest.fixture
+def cifar100(tmp_path, monkeypatch):
+    """A folder in CIFAR-100's layout, with its numbers of images and classes."""
+    folder = tmp_path / "c" / CIFAR100.base_folder
+    folder.mkdir(parents=True)
+    generator, sums = np.random.default_rng(0), {}
+    names = {"fine_label_names": [f"fine {i}" for i in range(100)], "coarse_label_names": ["x"]}
+    contents = {"meta": names}
+    for name, count in (("train", 50_000), ("test", 10_000)):
+        pixels = np.zeros((count, 3072), np.uint8)
+        pixels[:, :4] = generator.integers(0, 256, (count, 4))
+        fine = [i % 100 for i in range(count)]
+        contents[name] = {"data": pixels, "fine_labels": fine, "coarse_labels": [0] * count}
+    for name, content in contents.items():
+        text = pickle.dumps(content)
+        (folder / name).write_bytes(text)
+        sums[name] = hashlib.md5(text).hexdigest()
+    monkeypatch.setattr(CIFAR100, "train_list", [["train", sums["train"]]])
+    monkeypatch.setattr(CIFAR100, "test_list", [["test", sums["test"]]])
+    monkeypatch.setattr(CIFAR100, "meta", {**CIFAR100.meta, "md5": sums["meta"]})
+    return tmp_path / "c"
+
+
+def test_cifar100_is_found_verified_and_has_its_fine_classes(cifar100):
+    places = [("cifar100", cifar100), ("auto", cifar100), ("auto", cifar100 / CIFAR100.base_folder)]
+    for source, folder in places:
+        dataset = data.load(source, folder, limit=1_000)
+        assert dataset.name == "CIFAR-100"
+        assert dataset.classes == [f"fine {i}" for i in range(100)]
+        assert [len(getattr(dataset, s).labels) for s in data.SPLITS] == [900, 100, 200]
+        assert dataset.train.labels.max() == 99
+    assert data.load_test("auto", cifar100, None, 32, 100)[0] == "CIFAR-100"
+    (cifar100 / CIFAR100.base_folder / "test").write_bytes(b"damaged")
+    with pytest.raises(UserError, match="cifar-100-python is damaged"):
+        data.load("cifar100", cifar100)
 
 
 @pytest.fixture
@@ -335,4 +436,6 @@ def test_auto_falls_back_with_the_reason_and_cifar10_does_not(mirror):
     assert "404" in dataset.why
     with pytest.raises(UserError, match="404"):
         data.load("cifar10", None, url + ".gone")
+    with pytest.raises(UserError, match=r"CIFAR-100 could not be fetched .*404"):
+        data.load("cifar100", None, url + ".gone")
     assert list(Path.cwd().glob("data*")) == []

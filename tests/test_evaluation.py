@@ -3,6 +3,8 @@
 import importlib
 import json
 import math
+import shutil
+from pathlib import Path
 
 from common import UserError, data, plotting
 from common.analysis import predictions
@@ -98,13 +100,29 @@ def test_titles_follow_the_numbers():
     assert title(figure) == "The 2 most confident of 2 mistakes"
 
 
+@pytest.mark.filterwarnings("error")
+def test_dollars_stay_and_powers_of_ten_are_letters():
+    plotting.use_theme()
+    figure, ax = plotting.style.new_figure("$5$ and $10$ \u732b", "$\\frac$")
+    plotting.style.logarithmic(ax, "x", "y")
+    ax.plot([1, 2, 3], [1e-8, 1, 1e4])
+    figure.canvas.draw()
+    assert not any(text.get_parse_math() for text in figure.findobj(pyplot.Text))
+    for axis, labels in ((ax.xaxis, {"10⁰", "2\N{MULTIPLICATION SIGN}10⁰"}), (ax.yaxis, {"10⁻⁸"})):
+        drawn = [*axis.get_ticklabels(), *axis.get_ticklabels(minor=True)]
+        texts = {label.get_text() for label in drawn}
+        assert labels <= texts
+        assert not any(set("$\\{^") & set(text) for text in texts)
+
+
 def test_accuracy_by_class_and_overall():
     counts = torch.tensor([[3, 1, 0], [2, 2, 0], [0, 0, 0]])
     found = predictions.accuracies(counts, ["cat", "dog", "cow"])
     assert [(row["images"], row["accuracy"]) for row in found.values()] == [
-        (4, 0.75), (4, 0.5), (0, pytest.approx(math.nan, nan_ok=True)), (8, 0.625)]  # fmt: skip
-    assert found["all"]["interval"] == predictions.wilson(5, 8)
-    assert list(found) == ["cat", "dog", "cow", "all"]
+        (4, 0.75), (4, 0.5), (0, pytest.approx(math.nan, nan_ok=True))]  # fmt: skip
+    assert list(found) == ["cat", "dog", "cow"]
+    overall = {"images": 8, "accuracy": 0.625, "interval": predictions.wilson(5, 8)}
+    assert predictions.accuracy(5, 8) == overall
 
 
 def test_prediction_sees_a_picture_as_the_test_did(script, trained, capsys):
@@ -127,6 +145,53 @@ def test_prediction_sees_a_picture_as_the_test_did(script, trained, capsys):
             assert best[name] == pytest.approx(share, abs=0.01)
         name, share = max(best.items(), key=lambda pair: pair[1])
         assert line.startswith(f"{path}: {name} {100 * share:.1f} %, ")
+
+
+def test_prediction_takes_folders_and_leaves_out_what_is_damaged(script, trained, tmp_path, capsys):
+    checkpoint = str(trained / "out/06_practical_example/last.pt")
+    base = ["--checkpoint", checkpoint, "--predict"]
+    folder = trained / "photos" / "test"
+    one = script.main([*base, str(folder / "dog" / "3.png")])["measured"]
+    shutil.copytree(folder / "dog", tmp_path / "all" / "dogs")
+    (tmp_path / "all" / "notes.txt").touch()
+    found = script.main([*base, str(tmp_path / "all")])["measured"]
+    assert [Path(path).name for path in found] == [f"{i}.png" for i in range(6)]
+    (three,) = one.values()
+    assert found[str(tmp_path / "all/dogs/3.png")] == [
+        (name, pytest.approx(share, abs=1e-3)) for name, share in three
+    ]
+    (tmp_path / "all" / "bad.png").touch()
+    with pytest.raises(UserError, match=r"bad\.png is not a readable image"):
+        script.main([*base, str(tmp_path / "all")])
+    capsys.readouterr()
+    assert script.main([*base, str(tmp_path / "all"), "--skip-unreadable"])["measured"] == found
+    assert capsys.readouterr().out.splitlines()[-1].startswith("1 unreadable files left out: ")
+    with pytest.raises(UserError, match=r"bad\.png is not a readable image"):
+        script.main([*base, str(tmp_path / "all/bad.png"), "--skip-unreadable"])
+
+
+AWKWARD = ["all", "$5 to $10", "\u732b \\alpha ^_{", "%s {x} <b>"]
+
+
+@pytest.mark.filterwarnings("error")
+def test_names_of_users_are_neither_markup_nor_keys(script, tmp_path):
+    root = tmp_path / "$1 {and} $2 \u732b"
+    for i, name in enumerate(AWKWARD):
+        (root / name).mkdir(parents=True)
+        for j in range(10):
+            Image.new("RGB", (8, 8), (60 * i, 5 * j, 0)).save(root / name / f"{j}.png")
+    flags = "--model cifar_resnet-8 --image-size 8 --epochs 1 --batch-size 14 --balance".split()
+    flags += ["--data-dir", str(root), "--out-dir", str(tmp_path / "out")]
+    measured = script.main(flags)["measured"]
+    assert sorted(measured["per_class"]) == sorted(AWKWARD)
+    assert [measured["per_class"][name]["images"] for name in AWKWARD] == [2] * 4
+    assert measured["test_images"] == 8
+    hits = sum(row["accuracy"] * row["images"] for row in measured["per_class"].values())
+    assert measured["test_accuracy"] == hits / 8
+    assert measured["test_interval"] == list(predictions.wilson(round(hits), 8))
+    text = (tmp_path / "out/06_practical_example/report.txt").read_text("utf-8")
+    table = text.split("Wilson)\n")[1].split("test accuracy")[0]
+    assert [line.split("  ")[0] for line in table.splitlines()] == sorted(AWKWARD)
 
 
 def test_evaluation_repeats_the_test(script, trained):

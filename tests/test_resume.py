@@ -6,6 +6,7 @@ import pickle
 import random
 import resource
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -23,7 +24,7 @@ plotting.use_theme()  # builds matplotlib's font cache, once
 ROOT = Path(__file__).resolve().parent.parent
 SCRIPT = "06_practical_example"
 SMALL = "--model cifar_resnet-8 --image-size 8 --sizes 6 8 --epochs 3 --batch-size 8 --lr 0.05"
-SMALL += " --save-every 1"
+SMALL += " --save-every 1 --balance"
 LAST = Path(SCRIPT) / "last.pt"
 CLOCK = ("seconds", "images_per_s", "sources")  # and how often it was saved
 
@@ -183,6 +184,10 @@ def test_a_checkpoint_of_another_training_is_refused(photos, whole, tmp_path):
     refused(photos, tmp_path, "cows.pt", "", "other classes")
     torch.save(entries | {"mean": [1.0, 2.0, 3.0]}, tmp_path / "others.pt")
     refused(photos, tmp_path, "others.pt", "", "other images")
+    cats = tmp_path / "renamed" / "train" / "cat"
+    shutil.copytree(photos, tmp_path / "renamed")
+    (cats / "3.png").rename(cats / "zebra.png")  # the same pixels in another order
+    refused(tmp_path / "renamed", tmp_path, "last.pt", "", "other images than .* or in other order")
 
 
 def test_a_full_disk_leaves_the_last_good_checkpoint(photos, whole, tmp_path):

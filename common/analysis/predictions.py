@@ -11,7 +11,7 @@ LIKELIEST, BINS = 3, 10
 
 
 def dataset_for(
-    entries: dict, images: torch.Tensor, labels: torch.Tensor, name: str
+    entries: dict, images: torch.Tensor, labels: torch.Tensor, name: str, why: str = ""
 ) -> data.Dataset:
     """A Dataset whose test split is these images, normalised as a checkpoint's network wants.
 
@@ -22,31 +22,43 @@ def dataset_for(
         raise UserError("--checkpoint is of an older kind, without the images' mean: train again")
     none = data.Split(images[:0], labels[:0])
     normalisation = (entries["mean"], entries["std"])
-    return data.Dataset(name, list(entries["classes"]), none, none, split, "", normalisation)
+    return data.Dataset(name, list(entries["classes"]), none, none, split, why, normalisation)
 
 
-def pictures(paths: list[Path], entries: dict) -> data.Dataset:
-    """Image files as a test split, cut as the training images were; all labels are 0.
+def pictures(
+    paths: list[Path], entries: dict, skip_unreadable: bool = False
+) -> tuple[list[Path], data.Dataset]:
+    """Image files, those in folders too, and the same as a test split, cut as the training images
+    were; all labels are 0.
 
-    Raises: UserError, naming the file, if one cannot be read.
+    Raises: UserError, naming the files, if some cannot be read (and are not left out), or all.
     """
-    images = [torch.tensor(data.read_image(path, entries["image_size"])) for path in paths]
-    images = torch.stack(images).permute(0, 3, 1, 2).contiguous()  # N 3 H W
-    return dataset_for(entries, images, torch.zeros(len(paths), dtype=torch.int64), "pictures")
+    files = data.image_files(paths)
+    images, kept, note = data.read_images(files, entries["image_size"], skip_unreadable)
+    if not kept:
+        raise UserError(note)
+    labels = torch.zeros(len(kept), dtype=torch.int64)
+    return [files[i] for i in kept], dataset_for(entries, images, labels, "pictures", note)
 
 
 def test_images(
-    entries: dict, source: str, folder: Path | None, url: str | None, limit: int | None
+    entries: dict,
+    source: str,
+    folder: Path | None,
+    url: str | None,
+    limit: int | None,
+    skip_unreadable: bool = False,
 ) -> data.Dataset:
     """The test images of a folder or data set, with the labels of a checkpoint's classes.
 
     Raises: UserError if there is a class that the checkpoint does not know.
     """
-    name, classes, split = data.load_test(source, folder, url, entries["image_size"], limit)
+    size = entries["image_size"]
+    name, classes, split, why = data.load_test(source, folder, url, size, limit, skip_unreadable)
     if unknown := [c for c in classes if c not in entries["classes"]]:
         raise UserError(f"--checkpoint knows no class {unknown[0]}, which {name} has")
     index = torch.tensor([list(entries["classes"]).index(c) for c in classes])
-    return dataset_for(entries, split.images, index[split.labels], name)
+    return dataset_for(entries, split.images, index[split.labels], name, why)
 
 
 def likeliest(
@@ -77,15 +89,16 @@ def confusion(guesses: torch.Tensor, labels: torch.Tensor, classes: int) -> torc
 
 
 def accuracies(counts: torch.Tensor, classes: list[str]) -> dict[str, dict]:
-    """Of each class, and of "all", from a confusion: number of images, accuracy (share) and its
-    95 % interval; NaN for a class without images."""
-    found, hits, images = {}, counts.diag().tolist(), counts.sum(1).tolist()
-    for name, hit, number in zip(
-        [*classes, "all"], [*hits, sum(hits)], [*images, sum(images)], strict=True
-    ):
-        accuracy = hit / number if number else math.nan
-        found[name] = {"images": number, "accuracy": accuracy, "interval": wilson(hit, number)}
-    return found
+    """Of each class, from a confusion: number of images, accuracy (share) and its 95 % interval;
+    NaN for a class without images."""
+    rows = map(accuracy, counts.diag().tolist(), counts.sum(1).tolist())
+    return dict(zip(classes, rows, strict=True))
+
+
+def accuracy(hits: int, images: int) -> dict:
+    """Number of images, share of hits and its 95 % interval."""
+    share = hits / images if images else math.nan
+    return {"images": images, "accuracy": share, "interval": wilson(hits, images)}
 
 
 def calibration(probabilities: torch.Tensor, labels: torch.Tensor) -> dict:

@@ -1,10 +1,13 @@
-"""Images in, batches out: CIFAR-10, folders of one's own images, or the built-in Shapes-10.
+"""Images in, batches out: CIFAR-10 or 100, folders of one's own images, or the built-in Shapes-10.
 
 Whatever the source, a `Dataset` holds uint8 tensors of square RGB images in three disjoint
 splits. Batches are cut, augmented and normalised whole, on the device that holds the images.
 """
 
 from .dataset import SPLITS, Dataset, Split
-from .sources import load, load_test, open_image, read_image
+from .folders import image_files
+from .images import open_image, read_image, read_images
+from .sources import load, load_test
 
-__all__ = ["SPLITS", "Dataset", "Split", "load", "load_test", "open_image", "read_image"]
+__all__ = ["SPLITS", "Dataset", "Split", "image_files", "load", "load_test", "open_image"]
+__all__ += ["read_image", "read_images"]

@@ -1,6 +1,7 @@
 """Images in memory, and the batches that are cut from them."""
 
 import functools
+import hashlib
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -10,6 +11,7 @@ import torch
 import torchvision.transforms.v2.functional as TF
 
 from .augmentation import cut_out, for_all_pixels, shift_and_flip
+from .images import require_memory
 
 SPLITS = ("train", "val", "test")
 
@@ -23,7 +25,7 @@ class Split(NamedTuple):
 
 @dataclass(frozen=True)
 class Dataset:
-    """Three disjoint splits, the class names, and how the data came to be chosen."""
+    """Three disjoint splits, the class names, and in `why` what is to be said of them."""
 
     name: str
     classes: list[str]
@@ -45,12 +47,22 @@ class Dataset:
 
     def resized(self, size: int) -> "Dataset":
         """All images at size x size pixels, with antialiasing."""
+        require_memory(sum(len(getattr(self, name).labels) for name in SPLITS), size)
         small = {}
         for name in SPLITS:
             images, labels = getattr(self, name)
             images = TF.resize(images.contiguous(), [size, size], antialias=True)
             small[name] = Split(images.contiguous(memory_format=torch.channels_last), labels)
         return replace(self, **small)
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """A hash of training and validation images, their labels, and the order of both."""
+        digest = hashlib.blake2b(digest_size=16)
+        for images, labels in (self.train, self.val):
+            digest.update(images.permute(0, 2, 3, 1).cpu().contiguous().numpy())
+            digest.update(labels.cpu().contiguous().numpy())
+        return digest.hexdigest()
 
     @functools.cached_property
     def statistics(self) -> tuple[torch.Tensor, torch.Tensor]:
@@ -78,6 +90,7 @@ class Dataset:
         skip: int = 0,
         part: slice = slice(None),
         size: int | None = None,
+        balance: bool = False,
     ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """Yield (images float N 3 H W channels-last, labels N), every image once.
 
@@ -86,25 +99,34 @@ class Dataset:
         square of `cutout` pixels set to the mean; all of it a function of the seed alone.
         Batches are of equal size within one image, at most `batch_size`; the first `skip` of them
         are left out. `part` chooses among the images of every batch, `size` other pixels than
-        theirs (antialiased, after the shift; `cutout` counts these).
+        theirs (antialiased, after the shift; `cutout` counts these). With `balance` and a seed as
+        many images are drawn, but with replacement, from every class equally often on average.
         """
         images, labels = getattr(self, split)
         size = size or images.shape[3]
         mean, std = (for_all_pixels(statistic, size) for statistic in self.statistics)
         order = torch.arange(len(images), device=images.device)
-        draws = pixels = None
+        draws = pixels = drawn = None
         if seed is not None:
             pixels = images.permute(0, 2, 3, 1).contiguous()  # N H W 3; no copy if channels-last
             generator = torch.Generator().manual_seed(seed)
             order = torch.randperm(len(images), generator=generator).to(images.device)
             draws = torch.rand(5, len(images), generator=generator).to(images.device)
+            if balance:
+                counts = labels.bincount()
+                shares = 1 / counts[labels].cpu()  # of each image; every class has the sum 1
+                drawn = torch.multinomial(shares, len(images), True, generator=generator)
+                drawn = drawn.to(images.device)
         for batch in order.tensor_split(math.ceil(len(order) / batch_size))[skip:]:
             batch = batch[part]
-            x = images[batch] if draws is None else shift_and_flip(pixels, batch, draws[:3, batch])
+            chosen = batch if drawn is None else drawn[batch]
+            x = images[chosen]
+            if draws is not None:  # an image that is drawn twice is moved otherwise each time
+                x = shift_and_flip(pixels, chosen, draws[:3, batch])
             if size != x.shape[3]:
                 x = TF.resize(x, [size, size], antialias=True)
             x = x.to(torch.float32, memory_format=torch.channels_last)
             x = (x - mean) / std
             if draws is not None and cutout:
                 x = cut_out(x, draws[3:, batch], cutout)
-            yield x, labels[batch]
+            yield x, labels[chosen]

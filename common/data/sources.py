@@ -1,7 +1,6 @@
-"""Where images come from: CIFAR-10, folders of one's own images, or the built-in Shapes-10."""
+"""Where images come from: CIFAR-10 or 100, folders of one's own, or the built-in Shapes-10."""
 
 import contextlib
-import os
 import socket
 import tempfile
 from dataclasses import replace
@@ -9,16 +8,14 @@ from pathlib import Path
 
 from common import UserError
 
-import numpy as np
 import torch
-from PIL import Image, ImageOps
-from torchvision.datasets import CIFAR10, ImageFolder
-from tqdm import tqdm
+from torchvision.datasets import CIFAR10, CIFAR100
 
-from . import shapes
+from . import folders, shapes
 from .dataset import Dataset, Split
 
 DEFAULT_DIR = Path("data")
+CIFAR = {"cifar10": CIFAR10, "cifar100": CIFAR100}
 
 
 def load(
@@ -28,51 +25,61 @@ def load(
     size: int = 32,
     limit: int | None = None,
     download: bool = False,
+    skip_unreadable: bool = False,
 ) -> Dataset:
     """Choose and read a data set.
 
-    `source`: "shapes"; "cifar10", which downloads what is missing; or "auto", which takes the
-    folder if one is named, else CIFAR-10 under ./data, else (if `download`) the network, else
-    Shapes-10. `size` is in pixels; `limit` bounds the training and validation images together,
-    and a fifth of it the test images. `url` is where CIFAR-10 is downloaded from.
+    `source`: "shapes"; "cifar10" or "cifar100", which download what is missing; or "auto", which
+    takes the folder if one is named, else CIFAR-10 or 100 under ./data, else (if `download`)
+    CIFAR-10 from the network, else Shapes-10. `size` is in pixels; `limit` bounds the training and
+    validation images together, and a fifth of it the test images. `url` is where CIFAR is
+    downloaded from. `skip_unreadable` leaves out files of a folder that cannot be read.
     Raises: UserError for a folder without images or with fewer than 2 classes or 10 training
-    images, for other classes in test than in train, for an unreadable image, a damaged copy, a
-    failed download, and for a folder named beside "shapes".
+    images, for other classes in test than in train, for unreadable images, for more images than
+    memory, for a damaged copy, a failed download, and for a folder named beside "shapes".
     """
     if source == "shapes" and folder:
         raise UserError("--data shapes and --data-dir contradict each other: give one of them")
-    root = Path(folder or DEFAULT_DIR)
-    if root.name == CIFAR10.base_folder:
-        root = root.parent
+    root, kind = _cifar_in(source, Path(folder or DEFAULT_DIR))
     if source == "shapes":
         dataset = _shapes10(limit)
-    elif (root / CIFAR10.base_folder).is_dir():
-        dataset = _cifar10(root, limit)
-    elif source == "cifar10":
-        _download(root, url)
-        dataset = _cifar10(root, limit)
+    elif source in CIFAR and not kind:
+        kind = CIFAR[source]
+        _download(kind, root, url)
+        dataset = _cifar(kind, root, limit)
+    elif kind:
+        dataset = _cifar(kind, root, limit)
     elif folder:
-        return _folders(root, size, limit)
+        return folders.load(root, size, limit, skip_unreadable)
     else:
         dataset = _fallback(root, url, limit, download)
     return dataset if size == 32 else dataset.resized(size)
 
 
+def _cifar_in(source: str, folder: Path) -> tuple[Path, type[CIFAR10] | None]:
+    """The folder in which CIFAR is looked for, and the class of the one that lies there, if any."""
+    kinds = [CIFAR[source]] if source in CIFAR else list(CIFAR.values())
+    for kind in kinds:
+        if folder.name == kind.base_folder:
+            return folder.parent, kind if folder.is_dir() else None
+    return folder, next((k for k in kinds if (folder / k.base_folder).is_dir()), None)
+
+
 def _fallback(root: Path, url: str | None, limit: int | None, download: bool) -> Dataset:
     """CIFAR-10 by download if that is asked for and possible, else Shapes-10 and the reason."""
-    why = f"there is no CIFAR-10 in {root.resolve()}"
+    dataset, why = _shapes10(limit), f"there is no CIFAR-10 in {root.resolve()}"
     if download:
         try:
-            _download(root, url)
-            return _cifar10(root, limit)
+            _download(CIFAR10, root, url)
+            return _cifar(CIFAR10, root, limit)
         except UserError as error:
             why += f", and {error}"
-    return replace(_shapes10(limit), why=why)
+    return replace(dataset, why=f"{dataset.name}, because {why}")
 
 
-def _download(root: Path, url: str | None) -> None:
-    """Fetch and verify CIFAR-10 in a temporary folder; it appears under `root` whole or not."""
-    source = type("Source", (CIFAR10,), {"url": url} if url else {})
+def _download(kind: type[CIFAR10], root: Path, url: str | None) -> None:
+    """Fetch and verify CIFAR in a temporary folder; it appears under `root` whole or not."""
+    source = type("Source", (kind,), {"url": url} if url else {})
     existed = root.exists()
     timeout = socket.getdefaulttimeout()
     try:
@@ -80,110 +87,54 @@ def _download(root: Path, url: str | None) -> None:
         socket.setdefaulttimeout(15)
         with tempfile.TemporaryDirectory(dir=root) as scratch:
             source(scratch, download=True)
-            (Path(scratch) / CIFAR10.base_folder).replace(root / CIFAR10.base_folder)
+            (Path(scratch) / kind.base_folder).replace(root / kind.base_folder)
     except (OSError, RuntimeError, ValueError) as error:
         if not existed:
             with contextlib.suppress(OSError):
                 root.rmdir()
-        raise UserError(f"CIFAR-10 could not be fetched from {source.url} ({error})") from error
+        what = f"{_name(kind)} could not be fetched from {source.url}"
+        raise UserError(f"{what} ({error})") from error
     finally:
         socket.setdefaulttimeout(timeout)
 
 
-def _cifar10(root: Path, limit: int | None) -> Dataset:
-    """The original CIFAR-10 (Krizhevsky 2009) from torchvision's layout, checksums verified."""
+def _name(kind: type[CIFAR10]) -> str:
+    """CIFAR-10 or CIFAR-100."""
+    return kind.base_folder.removesuffix("-batches-py").removesuffix("-python").upper()
+
+
+def _cifar(kind: type[CIFAR10], root: Path, limit: int | None) -> Dataset:
+    """The original CIFAR (Krizhevsky 2009) from torchvision's layout, checksums verified."""
     try:
-        parts = [CIFAR10(str(root), train=train) for train in (True, False)]
+        parts = [kind(str(root), train=train) for train in (True, False)]
     except RuntimeError as error:
-        message = f"{root / CIFAR10.base_folder} is damaged: delete it and start again"
+        message = f"{root / kind.base_folder} is damaged: delete it and start again"
         raise UserError(message) from error
     splits = []
     for part, chosen in zip(parts, _choose(50_000, 10_000, limit), strict=True):
         images = torch.from_numpy(part.data)[chosen].permute(0, 3, 1, 2)  # N 3 32 32
         splits.append(Split(images, torch.tensor(part.targets)[chosen]))
-    return _with_validation("CIFAR-10", parts[0].classes, *splits)
-
-
-def _folders(root: Path, size: int, limit: int | None) -> Dataset:
-    """Images under root/train/CLASS and root/test/CLASS, cut to squares of `size` pixels."""
-    expected = "train/CLASS/IMAGE and test/CLASS/IMAGE"
-    train, test = _class_folders(root, expected, root / "train", root / "test")
-    if train.classes != test.classes:
-        odd = ", ".join(sorted(set(train.classes) ^ set(test.classes)))
-        raise UserError(f"{root}: train and test must hold the same classes; only in one: {odd}")
-    chosen = _choose(len(train), len(test), limit)
-    splits = [_read_all(*pair, size) for pair in zip((train, test), chosen, strict=True)]
-    return _with_validation(*_names(root, train), *splits)
-
-
-def _class_folders(root: Path, expected: str, *folders: Path) -> list[ImageFolder]:
-    """Each of the folders below `root`; the error says what was expected there."""
-    if not root.is_dir():
-        raise UserError(f"{root} does not exist")
-    try:
-        return [ImageFolder(folder) for folder in folders]
-    except OSError as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"{root}: expected {expected} ({reason})") from error
-
-
-def _names(root: Path, part: ImageFolder) -> tuple[str, list[str]]:
-    """What a folder and its classes are called, readable in a locale without their letters, too."""
-    names = [root.resolve().name, *part.classes]
-    name, *classes = (os.fsencode(name).decode("utf-8", "backslashreplace") for name in names)
-    return f"image folder {name}", classes
-
-
-def _read_all(part: ImageFolder, chosen: list[int], size: int) -> Split:
-    """The chosen images of a folder of classes, cut to squares of `size` pixels."""
-    paths, labels = zip(*(part.samples[i] for i in chosen), strict=True)
-    images = np.empty((len(paths), size, size, 3), np.uint8)
-    for i, path in enumerate(tqdm(paths, "reading images", disable=None, leave=False)):
-        images[i] = read_image(path, size)
-    return Split(torch.from_numpy(images).permute(0, 3, 1, 2), torch.tensor(labels))  # N 3 H W
+    return _with_validation(_name(kind), parts[0].classes, *splits)
 
 
 def load_test(
-    source: str, folder: Path | None, url: str | None, size: int, limit: int | None = None
-) -> tuple[str, list[str], Split]:
-    """Name, classes and test images alone: those of `load`, or a folder of one's own with
+    source: str,
+    folder: Path | None,
+    url: str | None,
+    size: int,
+    limit: int | None = None,
+    skip_unreadable: bool = False,
+) -> tuple[str, list[str], Split, str]:
+    """Name, classes, test images alone, and notes: those of `load`, or a folder of one's own with
     test/CLASS/IMAGE, or CLASS/IMAGE where it has no `test`.
 
     Raises: UserError as `load` does.
     """
-    root = Path(folder or DEFAULT_DIR)
-    if (
-        source != "auto"
-        or not folder
-        or (root / CIFAR10.base_folder).is_dir()
-        or root.name == CIFAR10.base_folder
-    ):
-        dataset = load(source, folder, url, size, limit)
-        return dataset.name, dataset.classes, dataset.test
-    inner = root / "test" if (root / "test").is_dir() else root
-    (part,) = _class_folders(root, "test/CLASS/IMAGE or CLASS/IMAGE", inner)
-    _, chosen = _choose(0, len(part), limit)
-    return *_names(root, part), _read_all(part, chosen, size)
-
-
-def open_image(path: str | Path) -> Image.Image:
-    """An image file as RGB, upright whatever its EXIF orientation.
-
-    Raises: UserError, naming the file, if it cannot be decoded.
-    """
-    try:
-        with Image.open(path) as image:
-            return ImageOps.exif_transpose(image).convert("RGB")
-    except FileNotFoundError as error:
-        raise UserError(f"{path} does not exist") from error
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise UserError(f"{path} is not a readable image") from error
-
-
-def read_image(path: str | Path, size: int) -> np.ndarray:
-    """The central square of an image file, scaled to `size` pixels: uint8 size size 3."""
-    image = open_image(path)
-    return np.asarray(image if image.size == (size, size) else ImageOps.fit(image, (size, size)))
+    root, kind = _cifar_in(source, Path(folder or DEFAULT_DIR))
+    if source == "auto" and folder and not kind:
+        return folders.load_test(root, size, limit, skip_unreadable)
+    dataset = load(source, folder, url, size, limit)
+    return dataset.name, dataset.classes, dataset.test, dataset.why
 
 
 def _choose(train: int, test: int, limit: int | None) -> tuple[list[int], list[int]]:

@@ -87,7 +87,8 @@ def epochs(rows: list[dict], what: str, subtitle: str, accuracy: float):
     looks = {"train": (style.GREY, "-"), "val": (style.OTHERS[0], "-")}
     for ax, quantity, scale in zip(axes, ("loss", "accuracy"), (1, 100), strict=True):
         ends = []
-        ax.set_yscale("log" if quantity == "loss" else "linear")
+        if quantity == "loss":
+            style.logarithmic(ax, "y")
         for split, (colour, dash) in looks.items():
             values = [scale * row[f"{split}_{quantity}"] for row in rows]
             ax.plot(epochs, values, dash, color=colour, marker="o", markersize=4)

@@ -68,7 +68,7 @@ def gradient_flow(start: dict, trained: dict, setup: str):
 def _panel(ax, condition: str, networks: dict[str, list], labels: dict[str, str]) -> None:
     """The norms of `networks` {name: [norms of a seed, ...]} relative to the last block's, from
     the last block on, with labels at the lines' ends; in grey the theory, if there is one."""
-    ax.set_yscale("log")
+    style.logarithmic(ax, "y")
     blocks = max(len(runs[0]) for runs in networks.values())
     ends, looks = [], style.network_styles(networks)
     if condition in THEORY:

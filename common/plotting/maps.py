@@ -61,7 +61,8 @@ def dense_reuse(memory: dict, reuse: list, setup: str):
         f"(nats) when a reader does not see a source (old: all but the newest); dense-22, {setup}"
     )
     figure, axes = style.new_figure(title, subtitle, 12, 4.6, ncols=4, width_ratios=[1.5, 1, 1, 1])
-    axes[0].set(xscale="log", yscale="log", xlabel="depth (layers)", ylabel="peak memory (MB)")
+    style.logarithmic(axes[0], "x", "y")
+    axes[0].set(xlabel="depth (layers)", ylabel="peak memory (MB)")
     labels = []
     for kind, name, colour in (
         ("dense", "DenseNet", style.OTHERS[0]),

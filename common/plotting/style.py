@@ -1,15 +1,22 @@
 """The look of every figure: theme, colours, titles, labels at the ends of lines."""
 
+import re
 import textwrap
+import warnings
 
 import matplotlib
 import numpy as np
 import seaborn
-from matplotlib import pyplot
+from matplotlib import font_manager, pyplot, ticker
 
 RESIDUAL, PLAIN = "#0072B2", "#D55E00"
 OTHERS = ["#009E73", "#CC79A7", "#E69F00"]
 GREY = "#666666"
+# For letters that the first font lacks, where one of these is installed: class names have any.
+LETTERS = ["DejaVu Sans", "Noto Sans CJK SC", "Noto Sans CJK JP", "Noto Sans SC", "Noto Sans JP"]
+LETTERS += ["Microsoft YaHei", "Yu Gothic", "Malgun Gothic", "PingFang SC", "Hiragino Sans"]
+LETTERS += ["Apple SD Gothic Neo", "WenQuanYi Zen Hei", "WenQuanYi Micro Hei", "Arial Unicode MS"]
+SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 TWINS = {"plain": (PLAIN, "--"), "residual": (RESIDUAL, "-")}  # colour and dash
 
 
@@ -19,6 +26,29 @@ def use_theme(show: bool = False) -> None:
         matplotlib.use("Agg")
     seaborn.set_theme(style="ticks", rc={"savefig.dpi": 150, "figure.dpi": 100})
     pyplot.rcParams |= {"axes.spines.top": False, "axes.spines.right": False, "lines.linewidth": 2}
+    installed = set(font_manager.get_font_names())
+    letters = [name for name in LETTERS if name in installed]
+    # What users call their folders and classes is never markup: $ is a dollar.
+    pyplot.rcParams |= {"text.parse_math": False, "font.family": ["sans-serif", *letters]}
+    warnings.filterwarnings("ignore", message="Glyph .* missing from")  # a box says it, too
+
+
+class Powers(ticker.LogFormatterSciNotation):
+    """Labels of a logarithmic axis, such as 10⁻³, in letters instead of markup (see use_theme)."""
+
+    def __call__(self, x, pos=None):
+        label = super().__call__(x, pos).removeprefix("$\\mathdefault{").removesuffix("}$")
+        label = re.sub(r"\^\{(.*?)\}", lambda power: power[1].translate(SUPERSCRIPTS), label)
+        return label.replace(r"\times", "\N{MULTIPLICATION SIGN}")
+
+
+def logarithmic(ax, *names: str) -> None:
+    """Make the axes of these names ("x", "y") logarithmic."""
+    for name in names:
+        ax.set(**{f"{name}scale": "log"})
+        axis = getattr(ax, f"{name}axis")
+        axis.set_major_formatter(Powers())
+        axis.set_minor_formatter(Powers())
 
 
 def new_figure(title: str, subtitle: str, width: float = 9, height: float = 5, **subplots):

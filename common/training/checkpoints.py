@@ -65,11 +65,12 @@ def training_entries(trainer, settings: dict) -> dict:
 
 
 def _images_of(dataset) -> dict:
-    """Size, number and normalisation (of pixels from 0 to 255) of the images."""
+    """Size, number, normalisation (of pixels from 0 to 255) and a hash of the images."""
     counts = [len(split.labels) for split in (dataset.train, dataset.val)]
     mean, std = (tensor.flatten().tolist() for tensor in dataset.statistics)
     size = dataset.train.images.shape[2]
-    return {"image_size": size, "image_counts": counts, "mean": mean, "std": std}
+    found = {"image_size": size, "image_counts": counts, "mean": mean, "std": std}
+    return found | {"images": dataset.fingerprint}
 
 
 def read(path: Path, flag: str = "--checkpoint") -> dict:
@@ -140,7 +141,9 @@ def resume(path: Path, entries: dict, trainer) -> None:
     if list(entries["classes"]) != list(trainer.dataset.classes):
         raise UserError(f"--resume {path} is for other classes than those of {name}")
     if any(entries.get(key) != value for key, value in _images_of(trainer.dataset).items()):
-        raise UserError(f"--resume {path} was trained on other images than {name}")
+        raise UserError(
+            f"--resume {path} was trained on other images than {name}, or in other order"
+        )
     try:
         trainer.model.load_state_dict(entries["model"], strict=True)
         trainer.restore(entries["training"])

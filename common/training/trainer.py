@@ -30,10 +30,11 @@ class Trainer:
 
     The option `lr` is the peak of the schedule, `warmup` a share of all steps, `cutout` in pixels,
     `ema` the decay of the average of the weights (0: none), which is then what is validated, `muon`
-    the peak rate of convolutions under `step.Muon` (0: SGD, as for the rest). For `smoothing` and
-    `accumulate` (its `parts`) see train_step. `sizes` makes the training images that many pixels
-    wide, each size for an equal share of the epochs (Howard 2018, fast.ai's entry to DAWNBench for
-    ImageNet); validation and test images stay as they are.
+    the peak rate of convolutions under `step.Muon` (0: SGD, as for the rest). `balance` draws all
+    classes equally often. For `smoothing` and `accumulate` (its `parts`) see train_step. `sizes`
+    makes the training images that many pixels wide, each size for an equal share of the epochs
+    (Howard 2018, fast.ai's entry to DAWNBench for ImageNet); validation and test images stay as
+    they are.
     The order and augmentation of epoch e are a function of `seed` and e alone. `rows` has one row
     of plain numbers per epoch: losses are mean cross-entropies (nats), accuracies shares of
     samples, the training one measured on the augmented images as they passed; `lr` is the highest
@@ -58,12 +59,14 @@ class Trainer:
         ema: float = 0.0,
         muon: float = 0.0,
         accumulate: int = 1,
+        balance: bool = False,
         seed: int = 0,
         device: str = "cpu",
     ):
         self.model = model.to(device, memory_format=torch.channels_last)
         self.dataset, self.epochs, self.batch_size = dataset, epochs, batch_size
-        self.cutout, self.seed, self.device = cutout, seed, device
+        self.seed, self.device = seed, device
+        self.batches = {"cutout": cutout, "balance": balance, "part": parallel.part()}
         self.sizes = tuple(sizes or ()) or (dataset.train.images.shape[3],)
         self.loss = {"smoothing": smoothing, "parts": accumulate}
         self.average = averaged(model, ema) if ema else None
@@ -112,8 +115,7 @@ class Trainer:
         self.model.train()
         self._tick()
         seed = self.seed * 10_007 + len(self.rows) + 1
-        options = {"cutout": self.cutout, "skip": self.step, "part": parallel.part()}
-        options["size"] = self._size()
+        options = {**self.batches, "skip": self.step, "size": self._size()}
         for x, y in self.dataset.batches("train", self.batch_size, seed, **options):
             self.sums["peak"] = max(self.sums["peak"], self.optimizer.param_groups[0]["lr"])
             images = self._images_in_batch()
