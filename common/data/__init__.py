@@ -4,7 +4,8 @@ Whatever the source, a `Dataset` holds uint8 tensors of square RGB images in thr
 splits. Batches are cut, augmented and normalised whole, on the device that holds the images.
 """
 
-from .dataset import SPLITS, Dataset, Split
+from .dataset import IMAGENET, SPLITS, Dataset, Split
 from .sources import load, load_test, open_image, read_image
 
-__all__ = ["SPLITS", "Dataset", "Split", "load", "load_test", "open_image", "read_image"]
+__all__ = ["IMAGENET", "SPLITS", "Dataset", "Split", "load", "load_test", "open_image"]
+__all__ += ["read_image"]

@@ -1,4 +1,4 @@
-"""Changes that turn a network into another one, for ablations."""
+"""Changes that turn a network into another one, for ablations and for fine-tuning."""
 
 from common.blocks import BasicBlock, Bottleneck
 
@@ -32,3 +32,23 @@ def zero_last_gamma(model: nn.Module) -> nn.Module:
             last = module.bn2 if isinstance(module, BasicBlock) else module.bn3
             nn.init.zeros_(last.weight)
     return model
+
+
+def classifier_name(model: nn.Module) -> str:
+    """The name of the last linear layer: "fc", in a DenseNet "classifier"."""
+    return [name for name, part in model.named_modules() if isinstance(part, nn.Linear)][-1]
+
+
+def new_classifier(model: nn.Module, num_classes: int) -> nn.Module:
+    """The same network, changed in place, with an untrained classifier for so many classes."""
+    parent, _, name = (path := classifier_name(model)).rpartition(".")
+    features = model.get_submodule(path).in_features
+    setattr(model.get_submodule(parent), name, nn.Linear(features, num_classes))
+    return model
+
+
+def freeze_body(model: nn.Module, frozen: bool) -> None:
+    """Let the classifier alone learn, and batch norm use its running statistics as in evaluation;
+    or (not `frozen`) all again."""
+    model.requires_grad_(not frozen).train(not frozen)
+    model.get_submodule(classifier_name(model)).requires_grad_()

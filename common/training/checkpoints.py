@@ -154,14 +154,16 @@ def load_model(path: Path) -> tuple[nn.Module, dict]:
     raise UserError(f"--checkpoint {path}: its weights do not fit {name}")
 
 
-def load_torchvision(name: str, path: Path) -> nn.Module:
-    """Our network `name` with the weights of a checkpoint in torchvision's format, in eval mode.
+def load_torchvision(name: str, path: Path, image_size: int = 224) -> nn.Module:
+    """Our network `name`, with the stem for that size, and the weights of a checkpoint in
+    torchvision's format, in eval mode.
 
     Raises: UserError if they do not fit, and what `read_tensors` raises.
     """
     state = read_tensors(path, "--weights")
     try:
-        model = getattr(models, name)(num_classes=len(state["fc.bias"]))
+        bias = "fc.bias" if "fc.bias" in state else "classifier.bias"
+        model = models.build(name, len(state[bias]), image_size)
         model.load_state_dict(state, strict=True)
     except (KeyError, TypeError, RuntimeError) as error:
         raise UserError(f"--weights {path} does not fit {name}: try another --model") from error
