@@ -1,6 +1,7 @@
 """The lessons inside other programs: notebooks, IDLE, threads, pythonw, what a host has set."""
 
 import io
+import os
 import signal
 import subprocess
 import sys
@@ -48,6 +49,16 @@ def test_a_program_without_a_terminal_has_streams():
     code += "sys.stdout.write('x'); sys.stderr.write('y'); print('z', flush=True)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True)
     assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+
+
+@pytest.mark.parametrize(
+    ("backend", "left"), [("matplotlib_no.backend", False), ("json.backend", True)]
+)
+def test_a_backend_of_a_notebooks_packages_counts_where_they_are(backend, left):
+    code = "import os, common; print('MPLBACKEND' in os.environ)"
+    environment = os.environ | {"MPLBACKEND": f"module://{backend}"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True)
+    assert done.stdout.decode().strip() == str(left)
 
 
 def test_flags_are_those_of_a_script_and_not_those_of_a_kernel(monkeypatch):
