@@ -19,6 +19,7 @@ outputs/05_visualization_checkpoint/.
 """
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 from common import UserError, analysis, blocks, data, lesson, models, plotting, training
@@ -137,6 +138,8 @@ def load_images(args, entries: dict) -> data.Dataset:
     dataset = data.load(args.data, args.data_dir, args.data_url, args.image_size, args.images)
     if entries and list(entries["classes"]) != dataset.classes:
         raise UserError(f"--checkpoint is for other classes than those of {dataset.name}")
+    if "mean" in entries:  # as the network knows them: a fine-tuned one has ImageNet's
+        dataset = replace(dataset, normalisation=(entries["mean"], entries["std"]))
     if len(dataset.train.labels) < 12:  # three parts of four, the fewest that CKA can compare
         raise UserError(f"{dataset.name}: at least 12 training images are needed")
     return dataset

@@ -15,6 +15,7 @@ outputs/06_practical_example_evaluation/; with --predict nothing.
     python 06_practical_example.py --data cifar10 --epochs 100 --cutout 16 --smoothing 0.1
     python 06_practical_example.py --data cifar10 --epochs 10 --sizes 16 24 32
     python 06_practical_example.py --data-dir MY_PHOTOS --image-size 64 --batch-size 16 --lr 0.03
+    python 06_practical_example.py --weights resnet18.pth --model resnet18 --data-dir MY_PHOTOS
     python 06_practical_example.py --resume outputs/06_practical_example/last.pt
     torchrun --nproc-per-node 2 06_practical_example.py --data cifar10 --epochs 100
     python 06_practical_example.py --checkpoint FOLDER/best.pt --predict CAT.jpg DOG.jpg
@@ -23,6 +24,7 @@ outputs/06_practical_example_evaluation/; with --predict nothing.
 
 import shlex
 from argparse import BooleanOptionalAction, Namespace
+from dataclasses import replace
 from pathlib import Path
 
 from common import UserError, analysis, data, lesson, models, plotting, training
@@ -47,14 +49,17 @@ SETTINGS = {  # value, value with --quick (None: the same); type and meaning of 
         "peak rate of convolutions, moved by Muon instead of SGD; 0: not",
     ),
     "accumulate": (1, None, lesson.positive, "parts of a batch, one after the other: less memory"),
+    "frozen": (0, None, lesson.natural, "epochs of the classifier alone; then all, at 0.3 lr"),
     "image_size": (32, None),
     "sizes": ([], None, lesson.positive, "of the images in training, each for its share of epochs"),
     "save_every": (0, None, lesson.natural, "steps between two checkpoints; 0: after each epoch"),
 }
 RECIPE = ("batch_size", "lr", "weight_decay", "sizes", "cutout", "smoothing", "ema", "muon")
-RECIPE += ("accumulate", "balance")
-BINDING = ("model", "epochs", "image_size", "quick", *RECIPE, "seed")  # for a --resume
+RECIPE += ("accumulate", "balance", "frozen")
+BINDING = ("model", "weights", "epochs", "image_size", "quick", *RECIPE, "seed")  # for a --resume
 SOURCES = ("data", "data_dir", "data_url", "skip_unreadable", "save_every", "compile")
+# With --weights: for about a hundred photographs. Few steps are enough, and many would overfit.
+FINE_TUNING = {"image_size": 224, "epochs": 20, "frozen": 5, "batch_size": 16, "lr": 0.01}
 
 
 def main(argv: list[str] | None = None) -> dict:
@@ -69,22 +74,24 @@ def main(argv: list[str] | None = None) -> dict:
 
 def pipeline(args: Namespace, resumed: dict) -> dict:
     """From the images to the tested network."""
-    # 1. Data and model. A wrong name is refused before any image is read.
-    models.build(args.model, 10)
+    # 1. Data and model. A wrong name or file is refused before any image is read.
+    build(args, 10, resumed)
     limit = 1_000 if args.quick else None
     where = (args.data, args.data_dir, args.data_url)
     options = {"limit": limit, "download": True, "skip_unreadable": args.skip_unreadable}
     with training.parallel.first_alone():  # one process downloads, the others find it there
         dataset = data.load(*where, size=args.image_size, **options)
+    if args.weights:  # they have learnt from images that were normalised so
+        dataset = replace(dataset, normalisation=data.IMAGENET)
     report = lesson.Report(__file__, args, dataset.name, dataset.why)
     torch.manual_seed(args.seed)  # of the initial weights
-    model = models.build(args.model, len(dataset.classes), args.image_size)
+    model = build(args, len(dataset.classes), resumed)
     describe(report, dataset, model)
 
     # 2. Training: first in fifteen lines, on a small network, then by `training.Trainer`, which can
     # also be interrupted, resumed and shared between processes. Both give the same weights.
     report.section("2. Training")
-    if not resumed and training.parallel.world() == 1:
+    if not (resumed or args.weights) and training.parallel.world() == 1:
         check_loop(report, dataset, args.seed)
     dataset = dataset.to(report.device)
     trainer = train(report, dataset, model, resumed)
@@ -96,6 +103,14 @@ def pipeline(args: Namespace, resumed: dict) -> dict:
     report.say(f"last network: {report.folder / 'last.pt'}")
     report.say(f"best validation accuracy: {report.folder / 'best.pt'}")
     return report.save({"epochs": trainer.rows, **tested})
+
+
+def build(args: Namespace, classes: int, resumed: dict) -> nn.Module:
+    """The network for so many classes, with new weights or, but for its classifier, --weights."""
+    if resumed or not args.weights:  # of a --resume the checkpoint has all weights
+        return models.build(args.model, classes, args.image_size)
+    load = training.checkpoints.load_torchvision
+    return models.new_classifier(load(args.model, args.weights, args.image_size), classes)
 
 
 def describe(report, dataset: data.Dataset, model: nn.Module) -> None:
@@ -111,6 +126,8 @@ def describe(report, dataset: data.Dataset, model: nn.Module) -> None:
             raise UserError(f"{report.args.model} cannot take images of {size} pixels") from error
     count = analysis.parameter_count(model)
     report.say(f"{report.args.model}: {count:,} parameters, {macs:.0f} M multiply-adds an image")
+    if report.args.weights:
+        report.say(f"all but the classifier's start from {report.args.weights}")
 
 
 def train_by_hand(model: nn.Module, dataset: data.Dataset, epochs: int, batch_size: int, seed: int):
@@ -300,6 +317,9 @@ def arguments(argv: list[str] | None, defaults: dict | None = None) -> Namespace
     add("--balance", action="store_true", help=equally)
     add("--skip-unreadable", action="store_true", help="leave out image files that are damaged")
     again = "continue the training of a checkpoint, exactly, with its settings, in its folder"
+    known = ", ".join(f"--{name.replace('_', '-')} {n}" for name, n in FINE_TUNING.items())
+    start = f"fine-tune this file in torchvision's format; the defaults become {known}"
+    add("--weights", type=Path, metavar="FILE", help=start)
     add("--resume", type=Path, metavar="FILE", help=again)
     add("--checkpoint", type=Path, metavar="FILE", help="the network for --predict or --evaluate")
     pictures = "name what is on these pictures, or on all in a folder"
@@ -307,6 +327,8 @@ def arguments(argv: list[str] | None, defaults: dict | None = None) -> Namespace
     add("--evaluate", action="store_true", help="test on the images of --data or --data-dir")
     flags.set_defaults(**(defaults or {}))
     args = flags.parse_args(argv)
+    if args.weights and defaults is None:
+        return arguments(argv, FINE_TUNING)
     if (args.checkpoint is None) == (bool(args.predict) or args.evaluate):
         flags.error("--checkpoint goes with --predict or --evaluate, and they with it")
     if args.sizes and args.epochs < len(args.sizes) and not (args.quick or args.resume):

@@ -1,10 +1,23 @@
 """What the lessons share. Import it before torch: nothing in here imports a lesson."""
 
+import importlib.util
 import os
+import sys
+from pathlib import Path
 
 # PyTorch's threads spin while they wait for work. Beside another busy process that costs them most
 # of their speed, on an idle machine it gains nothing; read when torch is loaded, yours wins.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+# Without a terminal (pythonw, `>&-`) these are None: what is said is lost, and nothing fails.
+sys.stdout = sys.stdout or Path(os.devnull).open("w")  # noqa: SIM115
+sys.stderr = sys.stderr or Path(os.devnull).open("w")  # noqa: SIM115
+
+# A notebook tells the programs that it starts to draw in it; where its packages are not, matplotlib
+# would refuse to be imported.
+backend = os.environ.get("MPLBACKEND", "").partition("module://")[2].split(".")[0]
+if backend and importlib.util.find_spec(backend) is None:
+    del os.environ["MPLBACKEND"]
 
 
 class UserError(Exception):

@@ -75,13 +75,14 @@ MEANINGS = {  # of settings that several lessons have: type, help
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser whose errors are one line, and whose --quick replaces settings."""
+    """An argument parser whose errors are one line, and whose --quick replaces settings; without a
+    list of flags there are none, for `sys.argv` may be a notebook's."""
 
     quick: dict
 
     def parse_args(self, args=None, namespace=None):
         """The arguments; with --quick, those of the smallest run."""
-        found = super().parse_args(args, namespace)
+        found = super().parse_args(args or [], namespace)
         vars(found).update(self.quick if getattr(found, "quick", False) else {})
         return found
 
@@ -239,11 +240,13 @@ class Report:
         self.say()
 
     def figure(self, figure, name: str) -> None:
-        """Write a matplotlib figure as PNG, whole or not at all."""
+        """Write a matplotlib figure as PNG, whole or not at all; a notebook shows it."""
         path = self.folder / f"{name}.png"
         if self.writes:
             with training.atomic_write(path) as scratch:
                 figure.savefig(scratch, format="png")
+            if not self.args.show:
+                display(path)
         self.say(f"figure: {path}")
 
     def save(self, measured: dict) -> dict:
@@ -263,6 +266,14 @@ class Report:
         if self.args.show:
             pyplot.show()
         return self.results
+
+
+def display(picture: Path) -> None:
+    """Show a picture below the cell of a notebook; elsewhere do nothing."""
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython else None
+    if hasattr(shell, "kernel"):  # IPython in a terminal has none
+        ipython.display.display(ipython.display.Image(filename=picture, width=900))
 
 
 def for_terminal(text: str) -> str:
@@ -299,10 +310,11 @@ def plain(value):
 def run(main) -> None:
     """Run a lesson as a script: mistakes of the reader are one line and status 2."""
     for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors="replace", line_buffering=True)
+        if hasattr(stream, "reconfigure"):  # that of a notebook or of IDLE has none, and needs none
+            stream.reconfigure(errors="replace", line_buffering=True)
     script = Path(sys.argv[0]).name
     try:
-        results = main()
+        results = main(sys.argv[1:])
     except UserError as error:
         print(f"{script}: {' '.join(str(error).split())}", file=sys.stderr)
         raise SystemExit(2) from None

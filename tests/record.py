@@ -1,7 +1,7 @@
 """Record the lessons' results under .github/recorded and write README.md's tables anew.
 
 The tables are made anew either way: of mistakes (measured), of models (counted, and recorded), and
-of lessons, variants, CIFAR-10, claims and speed (recorded).
+of lessons, variants, CIFAR-10, claims, fine-tuning and speed (recorded).
 
 python -m tests.record              run every lesson, then refresh the README
 python -m tests.record --no-run     refresh the README from what is recorded
@@ -32,7 +32,7 @@ def refresh_table(readme: str, name: str, table: str) -> str:
 def refresh_all(readme: str) -> str:
     """The README as what is recorded, and the code, would have it."""
     made = {"mistakes": tables.mistakes()}
-    for name in ("lessons", "variants", "cifar10", "models", "claims", "speed"):
+    for name in ("lessons", "variants", "cifar10", "models", "claims", "finetune", "speed"):
         made[name] = getattr(tables, name)(RECORDED)
     for name, table in made.items():
         readme = refresh_table(readme, name, table)

@@ -77,6 +77,8 @@ FULL = {
 }
 
 
+START = ("fine-tuned", "from scratch", "from scratch, longer")  # of tests/finetune.py
+
 PAGE = """# Mistakes in public implementations of residual networks
 
 Each is a change of one line of our own code in [tests/mistakes.py](../tests/mistakes.py); the
@@ -220,6 +222,20 @@ def speed(recorded: Path) -> str:
         f"makes a ResNet-20 faster by {ratio('threads_busy')} beside another busy process, and by "
         f"{ratio('threads_idle')} alone. Median and range of {rounds} pairs, on "
         f"{results['device']}, {bf16}, torch {results['torch']}."
+    )
+
+
+def finetune(recorded: Path) -> str:
+    """What tests/finetune.py measured, as recorded."""
+    results = json.loads((recorded / "finetune.json").read_text(encoding="utf-8"))
+    tuned, short, long = (accuracy(results[key]) for key in START)
+    pairs = list(zip(*(results[key] for key in START), strict=True))
+    better = sum(ours > max(theirs) for ours, *theirs in pairs)
+    return (
+        f"Measured: a {results['model']} that was trained on Shapes-10 reaches {tuned} % on six "
+        f"other shapes when it is fine-tuned on a hundred images, {short} % from scratch, and "
+        f"{long} % from scratch in five times as many epochs; fine-tuning is the better for "
+        f"{better} of {len(pairs)} seeds (32 pixels, {results['device']})."
     )
 
 

@@ -156,7 +156,7 @@ def test_a_wrong_flag_is_one_line_and_exit_status_2(flags, capsys):
 
 
 def test_a_failed_check_is_exit_status_1(report):
-    def main():
+    def main(argv):
         report.check("parity", False)
         return report.save({})
 
@@ -166,7 +166,7 @@ def test_a_failed_check_is_exit_status_1(report):
 
 
 def test_a_mistake_is_one_line_and_exit_status_2(capsys):
-    def main():
+    def main(argv):
         raise UserError("this folder\nis empty")
 
     with pytest.raises(SystemExit) as stop:

@@ -4,10 +4,10 @@ Whatever the source, a `Dataset` holds uint8 tensors of square RGB images in thr
 splits. Batches are cut, augmented and normalised whole, on the device that holds the images.
 """
 
-from .dataset import SPLITS, Dataset, Split
+from .dataset import IMAGENET, SPLITS, Dataset, Split
 from .folders import image_files
 from .images import open_image, read_image, read_images
 from .sources import load, load_test
 
-__all__ = ["SPLITS", "Dataset", "Split", "image_files", "load", "load_test", "open_image"]
-__all__ += ["read_image", "read_images"]
+__all__ = ["IMAGENET", "SPLITS", "Dataset", "Split", "image_files", "load", "load_test"]
+__all__ += ["open_image", "read_image", "read_images"]

@@ -14,6 +14,8 @@ from .augmentation import cut_out, for_all_pixels, shift_and_flip
 from .images import require_memory
 
 SPLITS = ("train", "val", "test")
+# Mean and standard deviation of ImageNet's pixels: what torchvision's weights were trained with.
+IMAGENET = ([123.675, 116.28, 103.53], [58.395, 57.12, 57.375])
 
 
 class Split(NamedTuple):

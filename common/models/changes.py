@@ -1,4 +1,4 @@
-"""Changes that turn a network into another one: batch norm, initial values."""
+"""Changes that turn a network into another one: batch norm, initial values, the classifier."""
 
 import torch.nn as nn
 
@@ -40,3 +40,23 @@ def _last_layer(block: nn.Module) -> nn.Module | None:
     """The last convolution or batch norm of F; children stand in the order of use."""
     layers = [child for child in block.children() if isinstance(child, nn.Conv2d | nn.BatchNorm2d)]
     return layers[-1] if layers else None
+
+
+def classifier_name(model: nn.Module) -> str:
+    """The name of the last linear layer: "fc", in a DenseNet "classifier"."""
+    return [name for name, part in model.named_modules() if isinstance(part, nn.Linear)][-1]
+
+
+def new_classifier(model: nn.Module, num_classes: int) -> nn.Module:
+    """The same network, changed in place, with an untrained classifier for so many classes."""
+    parent, _, name = (path := classifier_name(model)).rpartition(".")
+    features = model.get_submodule(path).in_features
+    setattr(model.get_submodule(parent), name, nn.Linear(features, num_classes))
+    return model
+
+
+def freeze_body(model: nn.Module, frozen: bool) -> None:
+    """Let the classifier alone learn, and batch norm use its running statistics as in evaluation;
+    or (not `frozen`) all again."""
+    model.requires_grad_(not frozen).train(not frozen)
+    model.get_submodule(classifier_name(model)).requires_grad_()

@@ -4,10 +4,14 @@ import re
 import textwrap
 import warnings
 
+from common import UserError
+
 import matplotlib
 import numpy as np
 import seaborn
 from matplotlib import font_manager, pyplot, ticker
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 
 RESIDUAL, PLAIN = "#0072B2", "#D55E00"
 OTHERS = ["#009E73", "#CC79A7", "#E69F00"]
@@ -20,16 +24,29 @@ SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 TWINS = {"plain": (PLAIN, "--"), "residual": (RESIDUAL, "-")}  # colour and dash
 
 
+windows = False  # whether new figures are pyplot's, which opens windows for them
+
+
 def use_theme(show: bool = False) -> None:
-    """Set the theme; without `show`, draw to files alone, so that no display is needed."""
-    if not show:
-        matplotlib.use("Agg")
+    """Set the theme. Without `show` a figure is nobody's but its caller's: it needs no display, and
+    the backend and the open figures of a notebook, or of another host, stay as they are.
+
+    Raises: UserError if `show` is asked for, and matplotlib can open no window.
+    """
+    global windows
+    windows = show
+    if show:
+        try:
+            pyplot.switch_backend(matplotlib.get_backend())
+        except ImportError as error:
+            raise UserError(f"--show: matplotlib cannot open windows here ({error})") from error
     seaborn.set_theme(style="ticks", rc={"savefig.dpi": 150, "figure.dpi": 100})
-    pyplot.rcParams |= {"axes.spines.top": False, "axes.spines.right": False, "lines.linewidth": 2}
+    matplotlib.rcParams |= {"axes.spines.top": False, "axes.spines.right": False}
     installed = set(font_manager.get_font_names())
     letters = [name for name in LETTERS if name in installed]
     # What users call their folders and classes is never markup: $ is a dollar.
-    pyplot.rcParams |= {"text.parse_math": False, "font.family": ["sans-serif", *letters]}
+    matplotlib.rcParams |= {"text.parse_math": False, "font.family": ["sans-serif", *letters]}
+    matplotlib.rcParams |= {"lines.linewidth": 2}
     warnings.filterwarnings("ignore", message="Glyph .* missing from")  # a box says it, too
 
 
@@ -62,7 +79,8 @@ def new_figure(title: str, subtitle: str, width: float = 9, height: float = 5, *
 
 def titled(title: str, subtitle: str, width: float, height: float):
     """A figure (inches) with that title and subtitle and no axes yet; they get the room below."""
-    figure = pyplot.figure(figsize=(width, height), layout="constrained")
+    size = {"figsize": (width, height), "layout": "constrained"}
+    figure = pyplot.figure(**size) if windows else FigureCanvasAgg(Figure(**size)).figure
     title = textwrap.fill(title, int(width * 9))
     subtitle = textwrap.fill(subtitle, int(width * 12.5))
     below = 0.12 + 0.24 * (title.count("\n") + 1)  # inches from the top

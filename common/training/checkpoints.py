@@ -172,8 +172,9 @@ def load_model(path: Path) -> tuple[nn.Module, dict]:
     raise UserError(f"--checkpoint {path}: its weights do not fit {name}")
 
 
-def load_torchvision(name: str, path: Path) -> nn.Module:
-    """Our network `name` with the weights of a checkpoint in torchvision's format, in eval mode.
+def load_torchvision(name: str, path: Path, image_size: int = 224) -> nn.Module:
+    """Our network `name`, with the stem for that size, and the weights of a checkpoint in
+    torchvision's format, in eval mode.
 
     Raises: UserError if they do not fit or are no numbers, and what `read_weights` raises.
     """
@@ -181,12 +182,13 @@ def load_torchvision(name: str, path: Path) -> nn.Module:
     state = read_weights(path)
     bias = state.get("fc.bias", state.get("classifier.bias"))
     classes = 1000 if bias is None else bias.numel()
-    if difference := _misfit(name, classes, state):
-        others = [other for other in models.TORCHVISION if not _misfit(other, classes, state)]
+    if difference := _misfit(name, classes, image_size, state):
+        sizes = classes, image_size, state
+        others = [other for other in models.TORCHVISION if not _misfit(other, *sizes)]
         hint = f"; it fits --model {others[0]}" if others else ""
         raise UserError(f"{where} does not fit {name}: {difference}{hint}")
     _check_numbers(state, where)
-    model = getattr(models, name)(num_classes=classes)
+    model = models.build(name, classes, image_size)
     model.load_state_dict(state, strict=True)
     return model.eval()
 
@@ -226,10 +228,10 @@ def _weights(entries) -> dict[str, torch.Tensor]:
     return {re.sub(old, r"\1\2", key): value for key, value in state.items()}
 
 
-def _misfit(name: str, classes: int, state: dict[str, torch.Tensor]) -> str:
-    """The first weight that a torchvision network and a state dict do not share; "" if none."""
+def _misfit(name: str, classes: int, image_size: int, state: dict[str, torch.Tensor]) -> str:
+    """The first weight that a network and a state dict do not share; "" if there is none."""
     with torch.device("meta"):  # sizes alone
-        expected = getattr(models, name)(num_classes=classes).state_dict()
+        expected = models.build(name, classes, image_size).state_dict()
     surplus = next((key for key in state if key not in expected), None)
     for key, value in expected.items():
         if key in state and state[key].shape != value.shape:

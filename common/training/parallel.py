@@ -13,8 +13,9 @@ from torch.nn.parallel import DistributedDataParallel
 
 
 def started() -> bool:
-    """Whether torchrun has started this process."""
-    return "LOCAL_RANK" in os.environ
+    """Whether torchrun has started this process: one of its variables may be left from others."""
+    names = ("LOCAL_RANK", "RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+    return all(name in os.environ for name in names)
 
 
 def world() -> int:

@@ -2,6 +2,7 @@
 
 import contextlib
 import signal
+import threading
 from collections.abc import Callable, Iterator
 
 from . import parallel
@@ -18,9 +19,12 @@ class Stopped(Exception):
 @contextlib.contextmanager
 def deferred() -> Iterator[list[int]]:
     """Inside the `with`, the first SIGINT or SIGTERM is put on the list that this yields and does
-    nothing else; the next one acts at once, as it did before."""
+    nothing else; the next one acts at once, as it did before. In another thread than the main one,
+    which alone may say what signals do, they stay as they are."""
     received: list[int] = []
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    alone = threading.current_thread() is threading.main_thread()
+    numbers = (signal.SIGINT, signal.SIGTERM) if alone else ()
+    before = {number: signal.getsignal(number) for number in numbers}
 
     def restore() -> None:
         for number, action in before.items():

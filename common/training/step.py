@@ -78,6 +78,8 @@ class Muon(torch.optim.SGD):
         """One update; the gradients of the marked groups become the directions of their steps."""
         marked = [group["params"] for group in self.param_groups if group.get("muon")]
         for p in itertools.chain(*marked):
+            if p.grad is None:  # frozen
+                continue
             state = self.state[p]
             momentum = p.grad + 0.6 * state.get("momentum_buffer", torch.zeros_like(p))
             state["momentum_buffer"] = momentum
@@ -103,11 +105,25 @@ def warmup_cosine(optimizer, steps: int, warmup: int) -> LambdaLR:
     """The factor at global step s (0-based): (s + 1) / warmup while s < warmup, then a half
     cosine from 1 towards 0 at `steps` (Loshchilov & Hutter 2017, arXiv:1608.03983)."""
 
+    return LambdaLR(optimizer, lambda step: _up_and_down(step, steps, warmup))
+
+
+def _up_and_down(step: int, steps: int, warmup: int) -> float:
+    """The factor of `warmup_cosine`."""
+    if step < warmup:
+        return (step + 1) / warmup
+    progress = (step - warmup) / max(1, steps - warmup)
+    return 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+
+
+def fine_tuning(optimizer, steps: int, warmup: int, frozen: int) -> LambdaLR:
+    """The full rate for the first `frozen` steps, those of the classifier alone; for the rest 0.3
+    of it, by `warmup_cosine`: weights that are good already need smaller steps."""
+
     def factor(step: int) -> float:
-        if step < warmup:
-            return (step + 1) / warmup
-        progress = (step - warmup) / max(1, steps - warmup)
-        return 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+        if step < frozen:
+            return 1.0
+        return 0.3 * _up_and_down(step - frozen, steps - frozen, warmup)
 
     return LambdaLR(optimizer, factor)
 

@@ -1,11 +1,12 @@
 """One training loop for all lessons, which can be put down and taken up at any step."""
 
 import contextlib
+import functools
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 
-from common import UserError
+from common import UserError, models
 
 import torch
 import torch.nn as nn
@@ -13,7 +14,7 @@ import torch.nn.functional as F
 from tqdm import tqdm
 
 from . import parallel
-from .step import autocast, averaged, sgd, warmup_cosine
+from .step import autocast, averaged, fine_tuning, sgd, warmup_cosine
 
 
 class Diverged(UserError):
@@ -34,7 +35,8 @@ class Trainer:
     classes equally often. For `smoothing` and `accumulate` (its `parts`) see train_step. `sizes`
     makes the training images that many pixels wide, each size for an equal share of the epochs
     (Howard 2018, fast.ai's entry to DAWNBench for ImageNet); validation and test images stay as
-    they are.
+    they are. In the first `frozen` epochs the classifier learns alone, by the schedule
+    `step.fine_tuning`.
     The order and augmentation of epoch e are a function of `seed` and e alone. `rows` has one row
     of plain numbers per epoch: losses are mean cross-entropies (nats), accuracies shares of
     samples, the training one measured on the augmented images as they passed; `lr` is the highest
@@ -60,12 +62,13 @@ class Trainer:
         muon: float = 0.0,
         accumulate: int = 1,
         balance: bool = False,
+        frozen: int = 0,
         seed: int = 0,
         device: str = "cpu",
     ):
         self.model = model.to(device, memory_format=torch.channels_last)
         self.dataset, self.epochs, self.batch_size = dataset, epochs, batch_size
-        self.seed, self.device = seed, device
+        self.frozen, self.seed, self.device = frozen, seed, device
         self.batches = {"cutout": cutout, "balance": balance, "part": parallel.part()}
         self.sizes = tuple(sizes or ()) or (dataset.train.images.shape[3],)
         self.loss = {"smoothing": smoothing, "parts": accumulate}
@@ -76,7 +79,11 @@ class Trainer:
         if parallel.world() > 1 and least < accumulate:
             raise UserError(f"--batch-size {batch_size}: every process needs {accumulate} images")
         self.optimizer = sgd(model, lr, weight_decay, muon)
-        self.schedule = warmup_cosine(self.optimizer, self.steps, round(warmup * self.steps))
+        schedule = warmup_cosine
+        if frozen:
+            first = min(frozen, epochs) * self.steps // epochs
+            schedule = functools.partial(fine_tuning, frozen=first)
+        self.schedule = schedule(self.optimizer, self.steps, round(warmup * self.steps))
         self.rows, self.seconds, self.mark = [], 0.0, time.perf_counter()
         self._begin_epoch()
 
@@ -113,6 +120,9 @@ class Trainer:
     def _train_epoch(self, bar, on_step) -> None:
         """The batches that are left of an epoch."""
         self.model.train()
+        if self.frozen:
+            models.freeze_body(self.model, len(self.rows) < self.frozen)
+            self.net = parallel.replicated(self.model)  # it notes at its start what learns
         self._tick()
         seed = self.seed * 10_007 + len(self.rows) + 1
         options = {**self.batches, "skip": self.step, "size": self._size()}
@@ -222,11 +232,12 @@ def train_step(
     Label smoothing gives the share `smoothing` of the target to all classes alike. The batch
     passes in `parts`, whose gradients add up: memory for one part, the gradient of the whole batch
     (but for batch-norm statistics, which are a part's own). `weight` multiplies the gradient.
+    Raises: UserError where batch norm gets a single value of each channel.
     """
     optimizer.zero_grad(set_to_none=True)
     losses, outputs, parts = [], [], min(parts, len(y))
     for x_part, y_part in zip(x.tensor_split(parts), y.tensor_split(parts), strict=True):
-        with autocast(device):
+        with autocast(device), two_values():
             logits = model(x_part).float()  # the softmax stays in float32
             loss = F.cross_entropy(logits, y_part, label_smoothing=smoothing)
         loss = loss * (len(y_part) / len(y))
@@ -235,6 +246,18 @@ def train_step(
         outputs.append(logits.detach())
     optimizer.step()
     return torch.stack(losses).sum(), torch.cat(outputs)
+
+
+@contextlib.contextmanager
+def two_values() -> Iterator[None]:
+    """Inside the `with`, batch norm's refusal of one image with a 1x1 map names the flags."""
+    try:
+        yield
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        message = "batch norm cannot learn from one image alone where its map is 1x1: take a larger"
+        raise UserError(f"{message} --batch-size, or a smaller --accumulate") from error
 
 
 def _finite(value: float, step: int) -> float:

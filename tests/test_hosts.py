@@ -1,0 +1,146 @@
+"""The lessons inside other programs: notebooks, IDLE, threads, pythonw, what a host has set."""
+
+import io
+import os
+import signal
+import subprocess
+import sys
+import threading
+from types import SimpleNamespace
+
+from common import UserError, lesson, models, plotting, training
+
+import matplotlib
+import pytest
+import torch
+from matplotlib import pyplot
+
+ABSENT = "module://no_such_backend"  # as module://matplotlib_inline... is outside a kernel
+
+
+@pytest.fixture
+def report(tmp_path):
+    args = lesson.parser("doc").parse_args(["--out-dir", str(tmp_path)])
+    return lesson.Report("01_thing.py", args, "made up")
+
+
+@pytest.fixture
+def foreign_backend():
+    """A backend that cannot be loaded here, and afterwards the one that was chosen before."""
+    before = matplotlib.rcParams["backend"]
+    matplotlib.rcParams["backend"] = ABSENT
+    yield
+    matplotlib.rcParams["backend"] = before
+    plotting.use_theme()
+
+
+def test_a_stream_that_cannot_be_reconfigured_is_left_as_it_is(monkeypatch):
+    """Those of a notebook and of IDLE."""
+    stream = io.StringIO()
+    monkeypatch.setattr(sys, "stdout", stream)
+    with pytest.raises(SystemExit) as stop:
+        lesson.run(lambda argv: print("trained") or {"failed_checks": []})
+    assert (stop.value.code, stream.getvalue()) == (0, "trained\n")
+
+
+def test_a_program_without_a_terminal_has_streams():
+    """pythonw, and a shell's `>&-` and `2>&-`: Python sets them to None."""
+    code = "import sys; sys.stdout = sys.stderr = None; import common; "
+    code += "sys.stdout.write('x'); sys.stderr.write('y'); print('z', flush=True)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+
+
+@pytest.mark.parametrize(
+    ("backend", "left"), [("matplotlib_no.backend", False), ("json.backend", True)]
+)
+def test_a_backend_of_a_notebooks_packages_counts_where_they_are(backend, left):
+    code = "import os, common; print('MPLBACKEND' in os.environ)"
+    environment = os.environ | {"MPLBACKEND": f"module://{backend}"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True)
+    assert done.stdout.decode().strip() == str(left)
+
+
+def test_flags_are_those_of_a_script_and_not_those_of_a_kernel(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["ipykernel_launcher.py", "-f", "kernel.json"])
+    assert lesson.parser("doc").parse_args().seed == 0
+    with pytest.raises(SystemExit) as stop:
+        lesson.run(lambda argv: {"failed_checks": argv == ["-f", "kernel.json"]})
+    assert stop.value.code == 1  # a script's own flags are handed on
+
+
+def test_a_thread_leaves_signals_to_its_host():
+    before, called = signal.getsignal(signal.SIGINT), []
+
+    def train():
+        with training.signals.interruptible(lambda: called.append("saved"), 2, 4, "cpu", "") as on:
+            called.append(signal.getsignal(signal.SIGINT) is before)
+            for step in range(1, 5):
+                on(step, "batch")
+        called.append("done")
+
+    thread = threading.Thread(target=train)
+    thread.start()
+    thread.join()
+    assert called == [True, "saved", "saved", "done"]
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_figures_leave_backend_and_open_figures_alone(report, foreign_backend):
+    plotting.use_theme()
+    figure, axes = plotting.new_figure("title", "subtitle", ncols=2)
+    plotting.predictions.seaborn.heatmap([[1, 2], [3, 4]], ax=axes[0], annot=True)
+    report.figure(figure, "map")
+    assert (report.folder / "map.png").stat().st_size > 5_000
+    assert matplotlib.rcParams["backend"] == ABSENT
+    assert pyplot.get_fignums() == []
+
+
+def test_windows_that_cannot_be_opened_are_refused_before_the_training(foreign_backend):
+    with pytest.raises(UserError, match="--show: matplotlib cannot open windows here"):
+        plotting.use_theme(show=True)
+
+
+def test_with_show_figures_are_pyplots_and_windows_open(report, monkeypatch):
+    shown = []
+    monkeypatch.setattr(pyplot, "show", lambda: shown.extend(pyplot.get_fignums()))
+    monkeypatch.setattr(report.args, "show", True)
+    plotting.use_theme(show=True)
+    report.figure(plotting.new_figure("title", "subtitle")[0], "one")
+    report.save({})
+    plotting.use_theme()
+    assert len(shown) == 1
+
+
+@pytest.mark.parametrize(("kernel", "show", "expected"), [(1, 0, 1), (0, 0, 0), (1, 1, 0)])
+def test_a_notebook_shows_a_figure_once(kernel, show, expected, report, monkeypatch):
+    """By its file, or with --show by pyplot; IPython in a terminal shows none."""
+    seen, shell = [], SimpleNamespace(**({"kernel": object()} if kernel else {}))
+    display = SimpleNamespace(display=seen.append, Image=lambda filename, width: filename)
+    module = SimpleNamespace(get_ipython=lambda: shell, display=display)
+    monkeypatch.setitem(sys.modules, "IPython", module)
+    monkeypatch.setattr(report.args, "show", show)
+    report.figure(plotting.new_figure("title", "subtitle")[0], "one")
+    assert seen == [report.folder / "one.png"] * expected
+
+
+def test_one_variable_of_torchruns_is_no_torchrun(monkeypatch):
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    assert not training.parallel.started()
+    with training.parallel.processes("cpu"):
+        assert training.parallel.world() == 1
+    for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.setenv(name, "0")
+    assert training.parallel.started()
+
+
+def test_one_image_with_a_1x1_map_names_the_flags():
+    model = models.cifar_resnet(8, width=4)  # 4x4 pixels become 1x1
+    step = training.sgd(model, 0.1), "cpu"
+    x, y = torch.zeros(2, 3, 4, 4), torch.zeros(2, dtype=torch.int64)
+    training.train_step(model, x, y, *step)
+    training.train_step(model, torch.zeros(1, 3, 8, 8), y[:1], *step)
+    with pytest.raises(UserError, match="--batch-size, or a smaller --accumulate"):
+        training.train_step(model, x, y, *step, parts=2)
+    with pytest.raises(ValueError, match="batch_size"):  # another mistake stays what it is
+        training.train_step(model, x, y[:1], *step)
