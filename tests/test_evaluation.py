@@ -8,6 +8,7 @@ from pathlib import Path
 
 from common import UserError, data, plotting
 from common.analysis import predictions
+from tests import tables
 
 import pytest
 import torch
@@ -223,3 +224,15 @@ def test_what_cannot_be_evaluated_is_refused(script, trained, tmp_path):
     with pytest.raises(UserError, match="train again"):
         script.main(["--checkpoint", str(tmp_path / "old.pt"), "--predict", picture])
     assert not (tmp_path / "out").exists()
+
+
+def test_a_bare_command_on_cifar10_takes_the_recipe_for_five_minutes(script):
+    def model_of(*flags):
+        argv = ["--data", "cifar10", *flags]
+        return script.five_minutes(script.arguments(argv), argv).model
+
+    assert model_of() == model_of("--seed", "3") == script.FIVE_MINUTES["model"]
+    for flags in (["--epochs", "100"], ["--model", "cifar_resnet-20"], ["--quick"]):
+        assert model_of(*flags) == "cifar_resnet-20"
+    flags = [f"--{name.replace('_', '-')} {value}" for name, value in script.FIVE_MINUTES.items()]
+    assert " ".join(flags) == tables.FIVE_MINUTES  # the row of the README's table
