@@ -171,9 +171,7 @@ def check_loop(report, dataset: data.Dataset, seed: int) -> None:
 
 def train(report, dataset: data.Dataset, model: nn.Module, resumed: dict) -> training.Trainer:
     """Train, print a row per epoch, keep the last network and the best on validation data."""
-    report.say(
-        "Training loss and accuracy: of the augmented images as they pass, while the weights"
-    )
+    report.say("Training loss and accuracy: of the augmented images as they pass, while weights")
     report.say("still move. Validation: after each epoch. Seconds: since the beginning.")
     report.say("epoch  pixels  train loss  train acc (%)  val acc (%)  images/s  peak lr  seconds")
     args = report.args
