@@ -130,11 +130,28 @@ MISFITS = {
     "infinite": (lambda s: s | {"fc.bias": torch.full((3,), torch.inf)}, "fc.bias is not finite"),
     "integers": (lambda s: s | {"fc.bias": torch.ones(3, dtype=torch.int8)}, "torch.int8"),
     "complex": (lambda s: s | {"fc.bias": torch.ones(3) * 1j}, "torch.complex64"),
+    "sparse": (lambda s: s | {"fc.weight": s["fc.weight"].to_sparse()}, "value by value"),
+    "without values": (lambda s: s | {"fc.bias": torch.ones(3, device="meta")}, "value by value"),
+    "terabytes": (
+        lambda s: (
+            s | {k: s[k][:1].expand(10**12, *s[k].shape[1:]) for k in ("fc.weight", "fc.bias")}
+        ),
+        "fc.weight is not stored value by value",
+    ),
+    "no class": (
+        lambda s: s | {"fc.weight": torch.ones(0, 512), "fc.bias": torch.ones(0)},
+        r"fc.weight is \[0, 512\], not \[1, 512\]",
+    ),
+    "a variance below 0": (
+        lambda s: s | {"bn1.running_var": -s["bn1.running_var"]},
+        "bn1.running_var is negative",
+    ),
 }
 
 
 @pytest.mark.parametrize("kind", MISFITS)
-def test_the_first_difference_is_named(kind, reference, tmp_path):
+def test_the_first_difference_is_named(kind, reference, tmp_path, monkeypatch):
+    monkeypatch.setattr(models, "TORCHVISION", ["resnet18"])  # no search for another one
     change, message = MISFITS[kind]
     torch.save(change(dict(reference.state_dict())), tmp_path / "w.pth")
     with pytest.raises(UserError, match=message) as error:

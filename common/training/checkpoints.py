@@ -181,7 +181,7 @@ def load_torchvision(name: str, path: Path, image_size: int = 224) -> nn.Module:
     where = f"--weights {path}"
     state = read_weights(path)
     bias = state.get("fc.bias", state.get("classifier.bias"))
-    classes = 1000 if bias is None else bias.numel()
+    classes = 1000 if bias is None else max(1, bias.numel())
     if difference := _misfit(name, classes, image_size, state):
         sizes = classes, image_size, state
         others = [other for other in models.TORCHVISION if not _misfit(other, *sizes)]
@@ -242,14 +242,24 @@ def _misfit(name: str, classes: int, image_size: int, state: dict[str, torch.Ten
 
 
 def _check_numbers(state: dict[str, torch.Tensor], where: str) -> None:
-    """Raises: UserError if a weight is not floating point, or is NaN or infinite."""
+    """Raises: UserError, naming the first weight that is no finite number."""
     for key, value in state.items():
-        if key.endswith("num_batches_tracked"):
-            continue
-        if not value.is_floating_point():
-            raise UserError(f"{where}: {key} is of {value.dtype}, not of floating point")
-        if not value.isfinite().all():
-            raise UserError(f"{where}: {key} is not finite, as after a training that diverged")
+        if fault := _fault(key, value):
+            raise UserError(f"{where}: {key} {fault}")
+
+
+def _fault(key: str, value: torch.Tensor) -> str:
+    """What makes a tensor useless as a weight, in words; "" if nothing does."""
+    plain = value.layout == torch.strided and not value.is_meta
+    if not plain or value.numel() * value.element_size() > value.untyped_storage().nbytes():
+        return "is not stored value by value"
+    if key.endswith("num_batches_tracked"):
+        return ""
+    if value.dtype not in (torch.float64, torch.float32, torch.float16, torch.bfloat16):
+        return f"is of {value.dtype}, not of float32 or its like"
+    if not value.isfinite().all():
+        return "is not finite, as after a training that diverged"
+    return "is negative" if key.endswith("running_var") and value.min() < 0 else ""
 
 
 def load_models(paths: list[Path]) -> tuple[dict[str, nn.Module], dict]:
