@@ -87,6 +87,20 @@ def test_behind_transparent_pixels_is_white(tmp_path):
     assert grey(path).tolist() == [[255, 255, 128]]
 
 
+@pytest.mark.parametrize("name", ["grey.tif", "grey.png", "grey.jpg"])
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16])
+def test_every_pixel_type_is_turned_upright(tmp_path, name, kind):
+    if kind is np.uint16 and name == "grey.jpg":
+        pytest.skip("JPEG has 8 bits")
+    pixels = np.zeros((20, 40), kind)
+    pixels[:, :20] = np.iinfo(kind).max  # the left half is white
+    exif = Image.Exif()
+    exif[0x0112] = 6  # "turn clockwise to see it upright": left becomes top
+    upright = grey(saved(tmp_path, name, pixels, exif=exif))
+    assert upright.shape == (40, 20)
+    assert (upright[:16] > 250).all() and (upright[24:] < 5).all()
+
+
 def test_other_pixel_types_as_before(tmp_path):
     colour = Image.new("RGB", (4, 4), (200, 100, 50))
     for mode, name in (("1", "a.png"), ("L", "b.png"), ("P", "c.png"), ("CMYK", "d.jpg")):

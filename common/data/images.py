@@ -47,7 +47,8 @@ def open_image(path: str | Path) -> Image.Image:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of what is large or odd, but can be read
-            with Image.open(path, formats=formats()) as image:
+            # From an open file: Pillow does not turn a TIFF that it maps into memory by its name.
+            with Path(path).open("rb") as file, Image.open(file, formats=formats()) as image:
                 ImageOps.exif_transpose(image, in_place=True)
                 return _rgb(image)
     except UserError as error:
@@ -108,7 +109,7 @@ def read_images(paths: list, size: int, skip: bool) -> tuple[torch.Tensor, list[
             kept.append(i)
         except UserError as error:
             problems.append(str(error))
-    named = few(problems, NAMED, "; ")
+    named = few(sorted(problems), NAMED, "; ")
     if problems and not skip:
         raise UserError(f"{named} (lesson 6 leaves out such files with --skip-unreadable)")
     note = f"{len(problems)} unreadable files left out: {named}" if problems else ""
