@@ -316,7 +316,8 @@ def arguments(argv: list[str] | None, defaults: dict | None = None) -> Namespace
     add("--skip-unreadable", action="store_true", help="leave out image files that are damaged")
     again = "continue the training of a checkpoint, exactly, with its settings, in its folder"
     known = ", ".join(f"--{name.replace('_', '-')} {n}" for name, n in FINE_TUNING.items())
-    start = f"fine-tune this file in torchvision's format; the defaults become {known}"
+    start = f"fine-tune this file in torchvision's format; the defaults become {known} (up to 64 "
+    start += "pixels a network has the CIFAR stem)"
     add("--weights", type=Path, metavar="FILE", help=start)
     add("--resume", type=Path, metavar="FILE", help=again)
     add("--checkpoint", type=Path, metavar="FILE", help="the network for --predict or --evaluate")

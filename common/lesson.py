@@ -279,7 +279,7 @@ def display(picture: Path) -> None:
 def for_terminal(text: str) -> str:
     """The text, with +- for the sign that an ASCII terminal does not have."""
     try:
-        text.encode(sys.stdout.encoding or "ascii", "surrogateescape")
+        text.encode(getattr(sys.stdout, "encoding", None) or "ascii", "surrogateescape")
     except UnicodeEncodeError:
         return text.replace("±", "+-")
     return text

@@ -1,6 +1,6 @@
 """Is a network that was trained on other images the better start for a hundred of one's own?
 
-    python -m tests.finetune --record "one core of an AMD EPYC (Zen 4)"    for the README
+    python -m tests.finetune --record "one core of an Intel Xeon"    for the README
 
 For each seed lesson 6 trains a network on Shapes-10; its weights, saved as torchvision saves them,
 are then fine-tuned by lesson 6's `--weights` on a folder of a hundred images of other shapes, and

@@ -43,6 +43,15 @@ def test_a_stream_that_cannot_be_reconfigured_is_left_as_it_is(monkeypatch):
     assert (stop.value.code, stream.getvalue()) == (0, "trained\n")
 
 
+def test_a_stream_need_not_say_its_encoding(report, monkeypatch):
+    """Nor anything else but how to write: those that hosts and students make up."""
+    written = []
+    bare = SimpleNamespace(write=written.append, flush=lambda: None)
+    monkeypatch.setattr(sys, "stdout", bare)
+    report.say("2 ± 1")
+    assert "".join(written) == "2 +- 1\n"
+
+
 def test_a_program_without_a_terminal_has_streams():
     """pythonw, and a shell's `>&-` and `2>&-`: Python sets them to None."""
     code = "import sys; sys.stdout = sys.stderr = None; import common; "
