@@ -203,11 +203,6 @@ def _kinds(others: Counter) -> str:
     return few([f"{count} {kind}" for kind, count in others.most_common()], 10)
 
 
-def _counts(labels: torch.Tensor, classes: list[str]) -> list[int]:
-    """Images of each class."""
-    return labels.bincount(minlength=len(classes)).tolist()
-
-
 def _tree(folder: Path, levels: int = 2) -> str:
     """What lies in a folder and in its folders, in a line."""
     names = []
@@ -248,7 +243,7 @@ def _missing(classes: list[str], splits: dict[str, Split]) -> list[str]:
     """A note for each split without an image of some classes."""
     notes = []
     for split, (_, labels) in splits.items():
-        counts = zip(classes, _counts(labels, classes), strict=True)
-        if none := [name for name, count in counts if not count]:
+        counts = labels.bincount(minlength=len(classes)).tolist()
+        if none := [name for name, n in zip(classes, counts, strict=True) if not n]:
             notes.append(f"{split} has no image of {few(none, 3)}")
     return notes
