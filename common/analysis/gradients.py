@@ -204,10 +204,10 @@ def open_paths(blocks: nn.Sequential, x: torch.Tensor) -> list[float]:
     gradient of an output entry is the product of the gates on its identity path: 1 if all ReLUs
     after additions let it pass, else 0. The blocks must keep the shape; x is N C H W.
     """
-    last_layers = []
+    last_layers = []  # of each F: children stand in the order of use, the last ReLU is behind F
     for name, block in blocks.named_children():
-        *_, (layer, _) = block.named_children()
-        last_layers.append(f"{name}.{layer}")
+        layers = [n for n, m in block.named_children() if isinstance(m, nn.Conv2d | nn.BatchNorm2d)]
+        last_layers.append(f"{name}.{layers[-1]}")
     signals = [x.detach().requires_grad_()]
     with forward_hooks(blocks, last_layers, lambda _name, _inputs, output: output.detach()):
         for block in blocks:
