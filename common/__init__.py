@@ -6,8 +6,8 @@ import sys
 from pathlib import Path
 
 # PyTorch's threads spin for milliseconds while they wait for work. Beside another busy process this
-# costs them half of their speed or more. Here they sleep, GNU's (on Linux) after 10,000 looks, since
-# on an idle machine sleeping at once costs more. Read when torch is loaded; your own setting wins.
+# costs them half of their speed or more. Here they sleep, GNU's (on Linux) after 10,000 looks: on
+# an idle machine sleeping at once costs more. Read when torch is loaded; your own setting wins.
 if "OMP_WAIT_POLICY" not in os.environ:
     os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
