@@ -155,7 +155,9 @@ def cifar10(recorded: Path) -> str:
         minutes = f"{statistics.median(run['seconds'] for run in found) / 60:.0f}"
         shown = f"`{flags.removeprefix('--model ')}`", test, mirror.split("&nbsp;(")[0], minutes
         rows.append([*shown, LETTERS[places.index(place)]])
-    table = markdown(["`--model`", "test (%)", "mirror (%)", "minutes", "on"], rows, "123")
+    table = markdown(
+        ["`--model` and flags", "test (%)", "mirror (%)", "minutes", "on"], rows, "123"
+    )
     where = "; ".join(map(": ".join, zip(LETTERS, places, strict=False)))
     return f"{table}\n\nMinutes of training: the median run's. On {where}."
 
@@ -211,17 +213,18 @@ def speed(recorded: Path) -> str:
     """The ratios of tests/benchmark.py, as recorded."""
     results = json.loads((recorded / "benchmark.json").read_text(encoding="utf-8"))
 
-    def ratio(key: str) -> str:
+    def ratio(key: str, digits: int = 1) -> str:
         ratios = results[key]
-        return f"{statistics.median(ratios):.1f} ({min(ratios):.1f} to {max(ratios):.1f})"
+        low, middle, high = (f(ratios) for f in (min, statistics.median, max))
+        return f"{middle:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
 
     bf16 = "native bf16" if results["native_bf16"] else "float32"
     rounds = len(results["training"])
     return (
-        f"Ours is faster by {ratio('training')} for training and by {ratio('data')} for the data "
-        f"path alone. PyTorch's threads spin while they wait; the lessons let them sleep soon: a "
-        f"ResNet-20 trains {ratio('threads_busy')} times as fast beside another busy process, and "
-        f"{ratio('threads_idle')} times as fast alone. Median and range of {rounds} pairs, on "
+        f"Our training is {ratio('training')} times as fast, the data path alone {ratio('data')} "
+        f"times. PyTorch's threads spin while they wait; the lessons let them sleep soon. Beside "
+        f"another busy process a ResNet-20 then trains {ratio('threads_busy')} times as fast, alone "
+        f"at {ratio('threads_idle', 2)} of the speed. Median and range of {rounds} pairs, on "
         f"{results['device']}, {bf16}, torch {results['torch']}."
     )
 
