@@ -223,8 +223,8 @@ def speed(recorded: Path) -> str:
     return (
         f"Our training is {ratio('training')} times as fast, the data path alone {ratio('data')} "
         f"times. PyTorch's threads spin while they wait; the lessons let them sleep soon. Beside "
-        f"another busy process a ResNet-20 then trains {ratio('threads_busy')} times as fast, alone "
-        f"at {ratio('threads_idle', 2)} of the speed. Median and range of {rounds} pairs, on "
+        f"another busy process a ResNet-20 then trains {ratio('threads_busy')} times as fast, "
+        f"alone at {ratio('threads_idle', 2)} of the speed. Median and range of {rounds} pairs, on "
         f"{results['device']}, {bf16}, torch {results['torch']}."
     )
 
