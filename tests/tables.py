@@ -242,7 +242,7 @@ def finetune(recorded: Path) -> str:
         f"Measured: a {results['model']} that was trained on Shapes-10 reaches {accuracy(tuned)} % "
         f"on six other shapes when it is fine-tuned on a hundred images of 32 pixels; from scratch "
         f"{against(short)}, and in five times as many epochs {against(long)}. "
-        "The lower rate, 0.3 of the classifier's, was chosen with test images of two of the sets in view. "
+        "The lower rate, 0.3 of the classifier's, was chosen with test images of two sets in view. "
         f"On {results['device']}, `python -m tests.finetune`."
     )
 
