@@ -215,23 +215,23 @@ class Report:
         left,
         relation: str,
         right,
-        source: str,
+        source,
         measured: str = "{} against {}",
-        noise: float | None = None,
+        margin: float = 0.0,
     ) -> None:
         """Print a claim beside its source, what this run measured, and the verdict.
 
-        The claim is that `left` is `relation` (>, <, <=) `right`; each is Seeds, or an exact
-        number. `measured` is a format for both, such as "{:.1%} against {:.1%}". `noise`, if it is
-        known otherwise, replaces the deviation over seeds in the verdict.
+        The claim is that `left` is `relation` (>, <, <=) `right`; each is Seeds, one number for
+        each trained network, or an exact number. `measured` is a format for both, such as
+        "{:.1%} against {:.1%}". A claim of "<=" names the `margin` that it allows in its sentence.
         """
-        n = max(len(side) if isinstance(side, list) else 1 for side in (left, right))
+        seeds = [side for side in (left, right) if isinstance(side, list)]
         entry = {
             "claim": sentence,
-            "source": source,
+            "source": str(source),
             "measured": measured.format(left, right),
-            "n": n,
-            "verdict": verdict(left, relation, right, noise),
+            "n": len(seeds[0]) if seeds else "exact",
+            "verdict": verdict(left, relation, right, margin),
         }
         self.findings.append(entry)
         self._gap()

@@ -7,9 +7,8 @@ from common import UserError, analysis, lesson
 from common.analysis import Seeds, verdict
 from common.blocks import BasicBlock, PlainBlock
 
+import numpy as np
 import pytest
-
-UNDECIDED = "not reproduced in this run"
 
 
 @pytest.fixture
@@ -33,47 +32,77 @@ def test_seeds_are_written_with_their_deviation():
     assert f"{Seeds([2.345]):.2f}" == "2.35"
 
 
+FIVE = Seeds([0.0, 1.0, 2.0, 3.0, 4.0])
+
+
 @pytest.mark.parametrize(
     ("relation", "verdicts"),
     [
-        (">", ["holds", UNDECIDED, UNDECIDED, "does not hold"]),
-        ("<", ["does not hold", UNDECIDED, UNDECIDED, "holds"]),
-        ("<=", ["does not hold", "holds", "holds", "holds"]),
+        (">", ["holds", "unclear: 4 of 5 seeds", "unclear: 1 of 5 seeds", "does not hold"]),
+        ("<", ["does not hold", "unclear: 1 of 5 seeds", "unclear: 4 of 5 seeds", "holds"]),
+        ("<=", ["does not hold", "unclear: 1 of 5 seeds", "unclear: 4 of 5 seeds", "holds"]),
     ],
 )
 def test_verdicts_can_go_every_way(relation, verdicts):
-    """By how much the left mean is above the right one, in units of the larger deviation."""
-    right = Seeds([0.0, 1.0, 2.0])  # deviates by 1
-    lefts = [Seeds([1 + gap - 0.1, 1 + gap, 1 + gap + 0.1]) for gap in (1.1, 0.9, -0.9, -1.1)]
-    assert [verdict(left, relation, right) for left in lefts] == verdicts
+    """By how much the left number of each seed is above the right one."""
+    gaps = [5 * [0.1], [*4 * [0.1], -9], [*4 * [-0.1], 9], 5 * [-0.1]]
+    lefts = [[r + gap for r, gap in zip(FIVE, by_seed, strict=True)] for by_seed in gaps]
+    assert [verdict(left, relation, FIVE) for left in lefts] == verdicts
+
+
+def test_no_more_allows_its_margin_and_not_more():
+    above = Seeds(number + 2 for number in FIVE)
+    assert verdict(above, "<=", FIVE, margin=2.0) == "holds"
+    assert verdict(above, "<=", FIVE, margin=1.9) == "does not hold"
+    mixed = Seeds([*above[:4], 9.0])
+    assert verdict(mixed, "<=", FIVE, margin=2.0) == "unclear: 4 of 5 seeds"
 
 
 def test_verdicts_on_exact_numbers():
-    assert verdict(Seeds([1.1, 1.2]), ">", 1.0) == "holds"
-    assert verdict(Seeds([1.0, 1.2]), ">", 1.0) == UNDECIDED
-    assert verdict(0.5, "<", Seeds([1.1, 1.2])) == "holds"
+    assert verdict(FIVE, ">", -0.5) == "holds"
+    assert verdict(FIVE, ">", 0.5) == "unclear: 4 of 5 seeds"
+    assert verdict(-0.5, "<", FIVE) == "holds"
     assert verdict(2, ">", 1) == "holds"
+    assert verdict(1, ">", 1) == "does not hold"
     assert verdict(1, "<=", 2) == "holds"
 
 
-def test_a_verdict_needs_numbers_and_a_known_relation():
-    """Of one seed nobody knows the deviation, of a diverged one not even the mean."""
-    several = Seeds([1.0, 1.1])
-    for left in (Seeds([9.0]), Seeds([math.nan, 9.0]), math.nan):
-        for relation in (">", "<", "<="):
-            assert verdict(left, relation, several) == UNDECIDED
-            assert verdict(several, relation, left) == UNDECIDED
+def test_four_seeds_are_not_enough_and_a_diverged_one_does_not_agree():
+    assert verdict(Seeds([9.0] * 4), ">", 1.0) == "unclear: 4 of 4 seeds"
+    for relation in (">", "<", "<="):
+        assert verdict(Seeds([*FIVE[:4], math.nan]), relation, 9.0).startswith("unclear")
+        assert verdict(9.0, relation, Seeds(5 * [math.nan])) == "unclear: 0 of 5 seeds"
+
+
+def test_a_verdict_needs_a_known_relation_and_pairs():
     with pytest.raises(ValueError, match="relation must be"):
-        verdict(several, "==", several)
+        verdict(FIVE, "==", FIVE)
+    with pytest.raises(ValueError, match="argument"):
+        verdict(FIVE, ">", FIVE[:4])
+
+
+def test_how_often_the_rule_errs():
+    """Without a difference the seeds agree by chance: n fair coins fall alike, either way up."""
+    generator = np.random.default_rng(0)
+    trials = 4_000
+    for n in (5, 7):
+        pairs = generator.normal(size=(trials, 2, n)).tolist()
+        found = [verdict(left, ">", right) for left, right in pairs]
+        chance, error = 0.5**n, 4 * (0.5**n / trials) ** 0.5
+        for wrong in ("holds", "does not hold"):
+            assert abs(found.count(wrong) / trials - chance) < error
+    worse = generator.normal(size=(trials, n)) + 3  # by three deviations, none of them allowed
+    found = [verdict(left, "<=", n * [0.0], margin=0.0) for left in worse.tolist()]
+    assert found.count("holds") == 0
 
 
 def test_a_claim_holds_both_sides_and_its_source(report, capsys):
-    left, right = Seeds([0.3, 0.31, 0.32]), Seeds([0.1, 0.12])
+    left, right = Seeds([0.3, 0.31, 0.32, 0.3, 0.32]), Seeds([0.1, 0.12, 0.1, 0.12, 0.11])
     report.claim("deeper is worse", left, ">", right, "figure 1", "{:.0%} against {:.0%}")
     report.claim("it explodes", right, ">", 1.0, source="theory", measured="{:.2f}")
     first, second = report.findings
     assert first["measured"] == "31 ± 1 % against 11 ± 1 %"
-    assert (first["claim"], first["source"], first["n"]) == ("deeper is worse", "figure 1", 3)
+    assert (first["claim"], first["source"], first["n"]) == ("deeper is worse", "figure 1", 5)
     assert (first["verdict"], second["verdict"]) == ("holds", "does not hold")
     assert second["measured"] == "0.11 ± 0.01"
     printed = capsys.readouterr().out
@@ -95,7 +124,7 @@ def test_tables_take_their_header_from_the_first_row(report, capsys):
 
 
 def test_what_is_printed_is_what_is_saved(report, capsys):
-    report.claim("claim", Seeds([0.2, 0.21]), ">", 0.1, source="source")
+    report.claim("claim", Seeds(5 * [0.2]), ">", 0.1, source="source")
     report.check("parity", True)
     returned = report.save({"loss": float("nan"), "pair": (1, 2.5), "seeds": Seeds([1.0, 2.0])})
     saved = json.loads((report.folder / "results.json").read_text(encoding="utf-8"))

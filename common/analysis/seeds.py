@@ -6,6 +6,8 @@ from collections.abc import Callable
 
 import numpy as np
 
+ENOUGH = 5  # pairs of seeds: all agree by chance alone once in 2 ** 5 times
+
 
 class Seeds(list):
     """One number for each seed.
@@ -37,27 +39,33 @@ class Seeds(list):
         return " ± ".join(f"{scale * number:{form}}" for number in numbers) + unit
 
 
-def verdict(left, relation: str, right, noise: float | None = None) -> str:
-    """Judge "left > right", "left < right" or "left <= right", each Seeds or an exact number.
+def verdict(left, relation: str, right, margin: float = 0.0) -> str:
+    """Judge "left > right", "left < right" or "left <= right + margin" by pairs of seeds.
 
-    More and less: "holds" if the means differ by more than the larger standard deviation, "does
-    not hold" if they do so the other way round. No more: "holds" unless the excess is that large.
-    A `noise` that is known otherwise, a standard error say, takes the deviation's place.
-    Raises: ValueError for another relation.
+    Each side is Seeds, whose numbers i belong to the same seed on both, or an exact number. The
+    claim "holds" if every pair agrees and there are five or more: without any difference that
+    happens once in 32 times. It "does not hold" if five or more all disagree. Else it is "unclear",
+    with the number of pairs that agree. Two exact numbers are a count: they decide at once.
+    Raises: ValueError for another relation, and for sides of different lengths.
     """
     if relation not in (">", "<", "<="):
         raise ValueError(f"relation must be >, < or <=, not {relation!r}")
-    left, right = _repeated(left), _repeated(right)
-    if noise is None:
-        noise = float(np.max([left.deviation, right.deviation]))  # NaN if one of them is unknown
-    margin = left.mean - right.mean if relation == ">" else right.mean - left.mean
-    if relation == "<=":
-        margin, noise = margin + noise, 0.0
-    if margin > noise:
+    agree, oppose, n = _pairs(left, relation, right, margin)
+    enough = n >= ENOUGH or not (isinstance(left, list) or isinstance(right, list))
+    if agree == n and enough:
         return "holds"
-    return "does not hold" if margin < -noise else "not reproduced in this run"
+    if oppose == n and enough:
+        return "does not hold"
+    return f"unclear: {agree} of {n} seeds"
 
 
-def _repeated(value) -> Seeds:
-    """Seeds as they are; an exact number as one that never varies."""
-    return Seeds(value) if isinstance(value, list | tuple) else Seeds([value, value])
+def _pairs(left, relation: str, right, margin: float) -> tuple[int, int, int]:
+    """How many pairs agree, how many say the contrary, and how many there are; NaN does neither."""
+    n = max(len(side) if isinstance(side, list) else 1 for side in (left, right))
+    sides = [side if isinstance(side, list) else n * [side] for side in (left, right)]
+    if relation == "<":
+        sides.reverse()
+    differences = [a - b for a, b in zip(*sides, strict=True)]
+    above = sum(difference > margin for difference in differences)
+    below = sum(difference <= margin for difference in differences)
+    return (below, above, n) if relation == "<=" else (above, below, n)
