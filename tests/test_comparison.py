@@ -1,10 +1,11 @@
 import importlib
 import json
 import math
-from functools import partial
 
 from common import UserError, analysis, data, lesson, models, training
-from common.analysis import Seeds
+from common.analysis import Seeds, rates
+from common.analysis import comparison as measuring
+from common.analysis.comparison import Measured
 
 import pytest
 import torch
@@ -59,54 +60,66 @@ def test_twins_of_other_values_fail_the_check(comparison, report):
 
 def test_the_same_seed_gives_the_same_numbers(comparison, tmp_path):
     arguments = ["--quick", "--data", "shapes", "--out-dir", str(tmp_path)]
+    first = comparison.main(arguments)["measured"]
+    assert comparison.main(arguments)["measured"] == first
+    assert comparison.main([*arguments, "--seed", "5"])["measured"] != first
 
-    def measured(*more):
-        found = comparison.main([*arguments, *more])["measured"]
-        for runs in found["results"].values():
-            assert all(run.pop("seconds") > 0 for run in runs)
-        return found
 
-    first = measured()
-    assert measured() == first
-    assert measured("--seed", "5") != first
+NAMES = ("plain-20", "plain-56", "residual-20", "residual-56")
+
+
+def five(value, step=0.001):
+    """Five seeds near a value."""
+    return Seeds(value + step * i for i in range(5))
 
 
 def test_degradation_can_be_contradicted(comparison, report):
-    low, high = Seeds([0.1, 0.11, 0.12]), Seeds([0.5, 0.52, 0.53])
-    names = ("plain-20", "plain-56", "residual-20", "residual-56")
-    for values in ((low, high, high, low), (high, low, low, high), (low, low, low, low)):
-        comparison.degradation(report, dict(zip(names, values, strict=True)), 20, 56)
-    nan = Seeds([math.nan] * 3)
-    comparison.degradation(report, dict(zip(names, (low, nan, low, nan), strict=True)), 20, 56)
-    no, maybe = "does not hold", "not reproduced in this run"
-    assert verdicts(report) == ["holds", "holds", no, no, maybe, "holds", maybe, maybe]
+    low, near, high = five(0.1), five(0.12), five(0.5)
+    for values in ((low, high, high, low), (high, low, low, high), (low, low, low, near)):
+        comparison.degradation(report, dict(zip(NAMES, values, strict=True)), 20, 56)
+    nan = Seeds([math.nan] * 5)
+    comparison.degradation(report, dict(zip(NAMES, (low, nan, low, nan), strict=True)), 20, 56)
+    no, maybe = "does not hold", "unclear: 0 of 5 seeds"
+    assert verdicts(report) == ["holds", "holds", no, no, no, "holds", maybe, maybe]
+    missing = dict(zip(NAMES, (low, None, low, low), strict=True))
+    comparison.degradation(report, missing, 20, 56, ", each at half its best rate")
+    assert [finding["claim"][:8] for finding in report.findings[8:]] == ["residual"]
 
 
-def made_up(comparison, losses, rise):
-    """A run whose smoothed loss takes this course."""
-    curves = {"val_error": [0.5], "step_loss": losses, "step_error": losses, "largest_rise": rise}
-    recorded = {"gradients": {0: [1.0], 5: [1.0]}, "updates": {0: 0.1}}
-    return comparison.Measured(seconds=1.0, train_error=0.5, **curves, **recorded)
+def made_up(losses, gradient=1.0):
+    """A run whose smoothed loss takes this course, and with these gradients, early and late."""
+    norms = {0: [gradient] * 3, 1: [gradient] * 3, 200: [1 / gradient] * 3}
+    return Measured(0.5, 0.5, [0.6], losses, norms, {0: 0.1, 1: 0.1, 200: 0.1})
 
 
 def test_the_other_findings_can_be_contradicted(comparison, report):
     slow, fast = [3.0, 2.9, 2.8, 2.7, 1.0], [1.0, 0.9, 0.9, 0.9, 0.9]
     kept, lost = [0.9] + [0.8] * 9, [0.9] + [0.2] * 9
-    at_change = [0.9] + [0.8] * 3 + [0.1] + [0.8] * 2 + [0.1] + [0.8] * 2
-    elsewhere = [0.9] + [0.1] * 3 + [0.8] + [0.1] * 2 + [0.8] + [0.1] * 2
-    for courses, rises, ratio, shares, changes in (
-        ((slow, fast), (0.1, 0.9), 1.0, (lost, kept), at_change),
-        ((fast, [1.0, *slow]), (0.9, 0.1), -1.0, (kept, lost), elsewhere),
+    for courses, gradients, shares in (
+        ((slow, fast), (2.0, 1.0), (lost, kept)),
+        ((fast, slow), (1.0, 2.0), (kept, lost)),
     ):
-        results, lesions = {}, {}
-        for kind, course, rise, share in zip(models.TWINS, courses, rises, shares, strict=True):
-            runs = [made_up(comparison, course, rise)] * 2
-            results |= {f"{kind}-20": runs, f"{kind}-56": runs}
-            lesions |= {f"{kind}-20": [share, share], f"{kind}-56": [changes, changes]}
-        ratios = {0: Seeds([ratio, 1.1 * ratio]), 5: Seeds([-ratio, -ratio])}
-        comparison.judge_training(report, results, ratios, 20, 56)
-        comparison.judge_lesions(report, lesions, 20, 56, 0.1)
-    assert verdicts(report) == ["holds"] * 5 + ["does not hold"] * 5
+        results, without = {}, {}
+        zipped = zip(models.TWINS, courses, gradients, shares, strict=True)
+        for kind, course, gradient, share in zipped:
+            results[f"{kind}-20"] = [made_up(course, gradient)] * 5
+            without[f"{kind}-20"] = [share] * 5
+        comparison.judge_speed(report, results, 20, 8)
+        comparison.judge_gradients(report, results, [0, 1, 200], 200)
+        comparison.judge_lesions(report, without, 20, 0.1)
+        comparison.compare_gradients(report, results, [0, 1, 200], 200)
+    assert verdicts(report) == ["holds"] * 4 + ["does not hold"] * 4
+
+
+def test_a_loss_that_is_never_reached_is_later_than_any_step(comparison, report):
+    plain = [made_up([3.0, 1.0])] * 5
+    never = [made_up([3.0, 2.0])] * 2 + [made_up([1.0, 1.0])] * 3
+    steps = comparison.judge_speed(report, {"plain-20": plain, "residual-20": never}, 20, 8)
+    assert steps["residual"] == [math.inf, math.inf, 8, 8, 8]
+    assert report.findings[0]["measured"] == "8 ± 0, never (2 of 5) against 9 ± 0 steps"
+    assert report.findings[0]["verdict"] == "unclear: 3 of 5 seeds"
+    gone = measuring.steps_to([None], Seeds([1.0]), 8)
+    assert measuring.steps_in_words(gone) == "never (1 of 1)"
 
 
 def test_the_network_by_hand_is_two_networks(comparison, report, tiny):
@@ -132,46 +145,96 @@ def test_the_network_by_hand_is_two_networks(comparison, report, tiny):
     assert report.failed == ["by hand equals PlainBlock and BasicBlock networks"]
 
 
-def test_sweep(comparison, tmp_path):
-    extra = ["--sweep", "--out-dir", str(tmp_path)]
-    measured = comparison.main(["--quick", "--data", "shapes", *extra])["measured"]
-    assert set(measured["sweep"]) == set(measured["errors"])
-    json.dumps(measured)
+def test_more_rates(comparison, tmp_path):
+    extra = ["--rates", "0.05", "0.1", "0.1", "--out-dir", str(tmp_path)]
+    results = comparison.main(["--quick", "--data", "shapes", *extra])
+    grid = rates.from_json(json.loads(json.dumps(results["measured"]["rates"])))
+    assert list(grid) == list(results["measured"]["errors"])
+    for name, by_rate in grid.items():
+        assert list(by_rate) == [0.05, 0.1]
+        assert by_rate[0.05]["train"] == results["measured"]["errors"][name]
+    assert (tmp_path / "03_training_comparison" / "rates.png").exists()
 
 
-def train_all(comparison, runs, dataset):
+def a_grid():
+    """plain-56 is best at the edge; residual-56 diverged with one seed at the highest rate."""
+    courses = {"plain-20": [0.4, 0.3, 0.35], "plain-56": [0.8, 0.85, 0.9]}
+    courses |= {"residual-20": [0.1, 0.02, 0.05], "residual-56": [0.1, 0.03, 0.01]}
+    grid = {
+        name: {rate: {"train": five(error), "val": five(error)} for rate, error in
+               zip((0.05, 0.1, 0.2), errors, strict=True)}
+        for name, errors in courses.items()
+    }  # fmt: skip
+    for errors in grid["residual-56"][0.2].values():
+        errors[3] = math.nan
+    return grid
+
+
+def test_every_network_is_judged_around_its_own_best_rate(comparison, report):
+    grid = a_grid()
+    assert [rates.best(grid[name]) for name in NAMES] == [0.1, 0.05, 0.1, 0.1]
+    assert [rates.at_edge(grid[name]) for name in NAMES] == [False, True, False, False]
+    half = rates.around_best(grid, 0.5)
+    assert half["plain-20"] == five(0.4)
+    assert half["plain-56"] is None
+    recorded = json.loads(json.dumps(lesson.plain(grid)))
+    assert rates.from_json(recorded).keys() == grid.keys()
+    comparison.judge_rates(report, rates.from_json(recorded), 20, 56, "made up")
+    at_best, half, twice = ["holds"] * 2, ["holds"], ["holds", "unclear: 4 of 5 seeds"]
+    assert verdicts(report) == at_best + half + twice
+    text = "\n".join(report.lines)
+    assert "beyond: plain-56." in text
+    assert "half its best rate: outside the grid for plain-56" in text
+    assert "1 of 5 diverged" in text
+    assert "80.2 ± 0.2 % *" in text
+
+
+def test_a_network_that_diverges_everywhere_has_no_finding(comparison, report):
+    grid = a_grid()
+    for splits in grid["plain-56"].values():
+        splits |= {"train": [math.nan] * 5, "val": [math.nan] * 5}
+    comparison.judge_rates(report, grid, 20, 56, "made up")
+    assert verdicts(report)[0] == "unclear: 0 of 5 seeds"
+
+
+def train_all(runs, dataset):
     """The runs, trained as in the lesson."""
-    args = comparison.arguments(["--epochs", "1", "--batch-size", "32"])
-    fixed = {"dataset": dataset, "args": args, "steps": [0], "device": "cpu"}
-    with training.progress("", 0) as bar:
-        job = partial(comparison.train, bar=bar, **fixed)
-        return training.by_name(runs, training.side_by_side(job, runs, "cpu"))
+    return training.by_name(runs, measuring.train_all(runs, dataset, 1, [0], "cpu"))
 
 
-def plain_networks(*rates):
+def plain_networks(*peaks):
     return [
-        training.Run("plain-8", seed, models.build_twin("plain", 8, 10, 4, seed), {"lr": lr})
-        for seed, lr in enumerate(rates)
+        training.Run(
+            "plain-8",
+            seed,
+            models.build_twin("plain", 8, 10, 4, seed),
+            {"lr": lr, "batch_size": 32},
+        )
+        for seed, lr in enumerate(peaks)
     ]
 
 
-def test_if_every_network_diverges_it_is_one_error(comparison, tiny):
+def test_if_every_network_diverges_it_is_one_error(tiny):
     with pytest.raises(UserError, match="smaller --lr"):
-        train_all(comparison, plain_networks(1e30), tiny)
+        train_all(plain_networks(1e30), tiny)
     with pytest.raises(UserError, match="smaller --lr"):
         training.train_all(plain_networks(1e30), tiny, 1, 32, "cpu")
 
 
-def test_one_diverged_network_is_counted(comparison, tiny):
-    fine, diverged = train_all(comparison, plain_networks(0.01, 1e30), tiny)["plain-8"]
+def test_one_diverged_network_is_counted(tiny):
+    fine, diverged = train_all(plain_networks(0.01, 1e30), tiny)["plain-8"]
     assert diverged is None
-    numbers = comparison.validation_error([fine, diverged])
-    assert numbers[0] == fine.val_error[-1]
-    assert math.isnan(numbers[1])
-    assert math.isnan(comparison.training_error([diverged])[0])
+    errors = measuring.errors({"plain-8": [fine, diverged]}, "val")["plain-8"]
+    assert errors[0] == fine.val_error
+    assert math.isnan(errors[1])
+    runs = plain_networks(0.01, 1e30)
+    grid = rates.collect(runs, [fine, diverged])
+    assert list(grid["plain-8"]) == [0.01, 1e30]
+    assert math.isnan(grid["plain-8"][1e30]["train"][0])
     rows, none = training.train_all(plain_networks(0.01, 1e30), tiny, 1, 32, "cpu")["plain-8"]
     assert none is None
-    assert 1 - rows[-1]["val_accuracy"] == fine.val_error[-1]
+    assert 1 - rows[-1]["val_accuracy"] == fine.val_error
+    assert [1 - row["train_accuracy"] for row in rows] == fine.epoch_error
 
 
 def test_a_probe_changes_nothing(tiny):
@@ -262,23 +325,30 @@ def test_side_by_side_keeps_the_order_and_the_threads():
     assert torch.get_num_threads() == before
 
 
-def test_numbers_about_curves(comparison):
+def test_numbers_about_curves():
     smooth, lesions = analysis.gradients.smooth, analysis.lesions
     assert smooth([1.0] * 30, 10) == pytest.approx([1.0] * 21)
     assert smooth([1.0, 3.0], 10) == [2.0]
-    assert comparison.steps_to([3.0, 2.0, 1.0], 2.0) == 11
-    assert comparison.steps_to([3.0, 2.0, 1.0], 0.5) == 12
+    assert measuring.steps_to([made_up([3.0, 2.0, 1.0])], Seeds([2.0]), 10) == [11]
     assert lesions.lost_share([0.5, 0.3, 0.1], 0.1) == pytest.approx(0.75)
     assert math.isnan(lesions.lost_share([0.1, 0.1], 0.1))
-    runs = [[0.9, 0.8, 0.8, 0.1, 0.8, 0.3, 0.8]]  # six blocks: 3 and 5 change the resolution
-    assert lesions.by_resolution(runs) == ([pytest.approx(0.2)], [pytest.approx(0.8)])
 
 
-def test_gradients_and_updates_are_compared_by_seed(comparison):
-    above, below = made_up(comparison, [1.0], 0.0), made_up(comparison, [1.0], 0.0)
+def test_few_images_leave_the_validation_images(comparison):
+    args = comparison.arguments(["--data", "shapes", "--images", "100", "--image-size", "8"])
+    dataset = comparison.few_images(args)
+    assert [len(getattr(dataset, split).labels) for split in ("train", "val")] == [100, 500]
+    args.images = 5000
+    assert len(comparison.few_images(args).train.labels) == 5000
+
+
+def test_gradients_and_updates_are_compared_by_seed():
+    above, below = made_up([1.0]), made_up([1.0])
     above.gradients, below.gradients = {0: [100.0, 1.0]}, {0: [1.0, 1.0]}
     above.updates, below.updates = {0: 0.6}, {0: 0.2}
     ratios = analysis.gradients.log_ratio([above, None], [below, below], 0)
     assert ratios[0] == pytest.approx(1.0)  # the geometric mean of 100 and 1 is 10
     assert math.isnan(ratios[1])
     assert analysis.gradients.update_ratio([above], [below], 0) == pytest.approx(3.0)
+    (row,) = measuring.gradient_table({"plain-8": [above], "residual-8": [below]}, [0])
+    assert list(row.values()) == [0, "10.00", "3.00", "100", "1"]

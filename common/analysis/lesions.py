@@ -4,16 +4,13 @@ import contextlib
 import math
 import statistics
 from collections.abc import Iterator
-from dataclasses import replace
 
 from common import models, training
-from common.data import Split
 
 import torch.nn as nn
 import torch.nn.functional as F
 
 from .gradients import forward_hooks
-from .seeds import Seeds
 
 
 @contextlib.contextmanager
@@ -41,21 +38,19 @@ def without_block(model: nn.Module, name: str) -> Iterator[None]:
 
 
 def accuracies(
-    runs: list[training.Run], dataset, images: int, device: str
+    runs: list[training.Run], dataset, split: str, device: str
 ) -> dict[str, list[list[float]]]:
     """Accuracy of each trained network as it is, then without each of its blocks in turn.
 
-    Shares of the first `images` test images; by the network's name, one list a seed.
+    Shares of all images of a split; by the network's name, one list a seed.
     """
-    few = Split(*(tensor[:images] for tensor in dataset.test))
-    dataset = replace(dataset, test=few)
     with training.progress("lesions", len(runs)) as bar:
 
         def job(run: training.Run) -> list[float]:
-            shares = [training.evaluate(run.model, dataset, "test", device)[1]]
+            shares = [training.evaluate(run.model, dataset, split, device)[1]]
             for name in models.block_names(run.model):
                 with without_block(run.model, name):
-                    shares.append(training.evaluate(run.model, dataset, "test", device)[1])
+                    shares.append(training.evaluate(run.model, dataset, split, device)[1])
             bar.update()
             return shares
 
@@ -70,17 +65,3 @@ def lost_share(shares: list[float], chance: float) -> float:
     intact, *without = shares
     lost = intact - statistics.fmean(without)
     return lost / (intact - chance) if intact > chance else math.nan
-
-
-def by_resolution(runs: list[list[float]]) -> tuple[Seeds, Seeds]:
-    """Mean accuracy, by seed, without a block that changes the resolution, and without another.
-
-    `runs` holds one list of `accuracies` a seed, of networks with three stages of equal length.
-    """
-    at_change, elsewhere = Seeds(), Seeds()
-    for _intact, *without in runs:
-        third = len(without) // 3
-        changes = [without[third], without[2 * third]]
-        at_change.append(statistics.fmean(changes))
-        elsewhere.append((sum(without) - sum(changes)) / (len(without) - 2))
-    return at_change, elsewhere

@@ -1,63 +1,112 @@
 """Curves: by step, by epoch, by block, by cost."""
 
+import itertools
 import math
+import statistics
+
+from common.analysis import rates
+from common.analysis.lesions import lost_share
 
 import numpy as np
 from matplotlib import patheffects
 
 from . import style
 
+DEPTHS = [
+    (style.OTHERS[0], "-"),
+    (style.OTHERS[1], "--"),
+    (style.OTHERS[2], "-."),
+    (style.GREY, ":"),
+]
 
-def training_curves(results: dict[str, list], window: int, chance: float, setup: str):
-    """Training error by step (already averaged over `window`) and validation error by epoch.
 
-    `results` holds, for names like plain-20, one run a seed with `train_error`, `step_error` and
-    `val_error` (shares), None where it diverged; `chance` is the error of guessing. The deeper the
-    network, the thicker its line.
+def training_curves(results: dict[str, list], chance: float, setup: str):
+    """Training error by epoch, plain networks in the left panel, residual ones in the right.
+
+    `results` holds, for names like plain-20, one run a seed with `train_error` and `epoch_error`
+    (shares), None where it diverged; `chance` is the error of guessing.
     """
     finished = {name: [run for run in runs if run] for name, runs in results.items()}
     depths = sorted({int(name.split("-")[1]) for name in results})
-    subtitle = f"{setup} and range. Title: after training; curves: augmented, as they pass"
-    figure, axes = style.new_figure(_errors_by_depth(finished, depths), subtitle, 11, 5, ncols=2)
-    for ax, key, first in zip(axes, ("step_error", "val_error"), (window, 1), strict=True):
-        ends = [(100 * chance, "chance", style.GREY)]
+    deep = [finished[f"{kind}-{depths[-1]}"] for kind in style.TWINS]
+    after = [100 * np.mean([run.train_error for run in runs] or np.nan) for runs in deep]
+    title = f"Training error of {depths[-1]} layers: {after[0]:.0f} % without shortcuts, "
+    title += f"{after[1]:.0f} % with them"
+    subtitle = f"{setup}. Lines: of augmented images, as they pass; dots: as they are, at the end"
+    figure, axes = style.new_figure(title, subtitle, 11, 4.8, ncols=2, sharey=True)
+    looks = dict(zip(depths, itertools.cycle(DEPTHS)))
+    labels = []
+    for ax, kind in zip(axes, style.TWINS, strict=True):
+        labels.append([(100 * chance, "chance", style.GREY)])
         ax.axhline(100 * chance, color=style.GREY, linewidth=1)
-        for name, runs in finished.items():
-            kind, depth = name.split("-")
-            width = 1 + 2 * (depths.index(int(depth)) + 1) / len(depths)
-            errors = [100 * np.array(getattr(run, key)) for run in runs]
-            if errors:
-                look = style.TWINS[kind]
-                steps = range(first, first + len(errors[0]))
-                ends.append((style.band(ax, steps, errors, look, width), name, look[0]))
-        ax.margins(x=0)
+        for depth, look in looks.items():
+            runs = finished[f"{kind}-{depth}"]
+            if runs:
+                errors = [100 * np.array(run.epoch_error) for run in runs]
+                epochs = range(1, len(errors[0]) + 1)
+                end = style.band(ax, epochs, errors, look)
+                last = [100 * run.train_error for run in runs]
+                ax.plot([1.02 * epochs[-1]] * len(last), last, "o", color=look[0], alpha=0.6)
+                ax.set_xlim(1, 1.05 * epochs[-1])
+                labels[-1].append((end, f"depth {depth}", look[0]))
+        ax.set_title(kind, fontsize=11)
+        ax.set(xlabel="epoch")
+        ax.xaxis.get_major_locator().set_params(integer=True)
+    axes[0].set(ylabel="training error (%)", ylim=(0, 100))
+    for ax, ends in zip(axes, labels, strict=True):  # now that their shared limits are known
         style.label_ends(ax, ends)
-    axes[0].set(xlabel="step", ylabel=f"training error (%), mean of {window} steps")
-    axes[1].set(xlabel="epoch", ylabel="validation error (%)")
-    axes[1].xaxis.get_major_locator().set_params(integer=True)
     return figure
 
 
-def _errors_by_depth(finished: dict[str, list], depths: list[int]) -> str:
-    """The training errors of the shallowest and the deepest twins, in words."""
-    courses = []
-    for kind in style.TWINS:
-        ends = [finished[f"{kind}-{depth}"] for depth in (depths[0], depths[-1])]
-        means = [np.mean([run.train_error for run in runs] or np.nan) for runs in ends]
-        courses.append(f"{kind} {100 * means[0]:.0f} % to {100 * means[1]:.0f} %")
-    return f"Training error from depth {depths[0]} to {depths[-1]}: {', '.join(courses)}"
+def rate_curves(grid: dict[str, dict], setup: str):
+    """Training error against the peak learning rate, each network's best rate marked.
+
+    `grid` as in `analysis.rates`, for names like plain-20.
+    """
+    best = {name: rates.best(by_rate) for name, by_rate in grid.items()}
+    at_best = {n: 100 * statistics.fmean(grid[n][rate]["train"]) for n, rate in best.items()}
+    deepest = max(int(name.split("-")[1]) for name in grid)
+    title = f"Training error of {deepest} layers at the best learning rate: "
+    title += f"{at_best[f'plain-{deepest}']:.0f} % without shortcuts, "
+    title += f"{at_best[f'residual-{deepest}']:.0f} % with them"
+    subtitle = f"{setup}. Disks: best by validation error"
+    figure, ax = style.new_figure(title, subtitle, 10, 5)
+    ax.set_xscale("log", base=2)
+    labels = []
+    for name, by_rate in grid.items():
+        kind, depth = name.split("-")
+        colour, _ = style.TWINS[kind]
+        look = colour, "--" if int(depth) == deepest else "-"
+        ticks = sorted(by_rate)
+        errors = np.array([by_rate[rate]["train"] for rate in ticks])  # rates x seeds
+        style.band(ax, ticks, 100 * errors.T, look)
+        means = 100 * errors.mean(axis=1)
+        labels += [(end, name, colour) for end in means[np.isfinite(means)][-1:]]
+        ax.plot(best[name], at_best[name], "o", color=colour, markersize=10)
+    ax.set(xlabel="peak learning rate", ylabel="training error (%)", ylim=(0, 100))
+    ax.set_xticks(ticks, [f"{rate:g}" for rate in ticks])
+    ax.minorticks_off()
+    style.label_ends(ax, labels)
+    return figure
 
 
-def lesion_curves(lesions: dict, depths: tuple[int, int], chance: float, setup: str):
-    """Test accuracy without each block, the twins of one depth in one panel.
+def lesion_curves(lesions: dict, chance: float, setup: str):
+    """Accuracy on the training images without each block, the twins of one depth in one panel.
 
     `lesions` holds, for names like plain-20, one list a seed: the intact network, then without
-    each block (shares). The title is about the deeper residual network.
+    each block (shares). The title is about the shallowest twins.
     """
-    runs = np.array(lesions[f"residual-{depths[1]}"])  # seeds, intact + one a block
-    title = f"residual-{depths[1]}: {100 * runs[:, 0].mean():.0f} % test accuracy, "
-    title += f"{100 * runs[:, 1:].mean():.0f} % without one block (mean)"
-    subtitle = f"{setup} and range. Dotted: the resolution changes"
+    depths = sorted({int(name.split("-")[1]) for name in lesions})
+    depths = depths[0], depths[-1]
+    lost = {
+        kind: 100 * np.mean([lost_share(run, chance) for run in lesions[f"{kind}-{depths[0]}"]])
+        for kind in style.TWINS
+    }
+    title = (
+        f"Without one block plain-{depths[0]} loses {lost['plain']:.0f} % of what it has learnt, "
+    )
+    title += f"residual-{depths[0]} {lost['residual']:.0f} %"
+    subtitle = f"{setup}. Dotted: the resolution changes. Title: of the accuracy above chance"
     figure, axes = style.new_figure(title, subtitle, 11, 4.8, ncols=2, sharey=True)
     labels = []
     for ax, depth in zip(axes, depths, strict=True):
@@ -72,9 +121,9 @@ def lesion_curves(lesions: dict, depths: tuple[int, int], chance: float, setup: 
         ax.set(xlabel="deleted block (0: none)", xlim=(-0.5, blocks))
         ax.set_title(f"depth {depth}", fontsize=11)
         labels.append(ends)
+    axes[0].set(ylabel="training accuracy (%)", ylim=(0, 105))
     for ax, ends in zip(axes, labels, strict=True):  # now that their shared limits are known
         style.label_ends(ax, ends)
-    axes[0].set_ylabel("test accuracy (%)")
     return figure
 
 

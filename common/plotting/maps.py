@@ -11,31 +11,32 @@ import seaborn
 from . import style
 
 
-def gradient_maps(results: dict[str, list], setup: str):
+def gradient_maps(results: dict[str, list], late: int, setup: str):
     """Gradient norm of every block (rows) at the measured steps (columns), mean over runs.
 
     `results` holds, for two networks, one run a seed with `gradients`, {updates made: one norm a
     block}, None where it diverged. Both are drawn on one logarithmic colour scale; the title
-    compares them: the last step is the end of training, all others are early ones.
+    compares them at the first step and at the step `late`.
     """
     maps = {}
     for name, runs in results.items():
         finished = [list(run.gradients.values()) for run in runs if run]
         maps[name] = np.log10(finished).mean(axis=0).T  # runs steps blocks -> blocks steps
     (one, above), (other, below) = maps.items()
-    *early, end = above.mean(axis=0) - below.mean(axis=0)  # a number a step
-    title = f"{one}'s gradients are {10 ** np.mean(early):.1f} times {other}'s early on, "
-    title += f"{10**end:.1f} times after training"
+    steps = next(list(run.gradients) for run in results[one] if run)
+    ratios = 10 ** (above.mean(axis=0) - below.mean(axis=0))  # one a step
+    title = f"{one}'s gradients: {ratios[0]:.1f} times {other}'s at the start, "
+    title += f"{ratios[steps.index(late)]:.1f} times after {late} updates"
     scale = {
         "vmin": min(m.min() for m in maps.values()),
         "vmax": max(m.max() for m in maps.values()),
     }
-    figure, axes = style.new_figure(title, setup, 9, 6, ncols=len(maps), sharey=True)
+    figure, axes = style.new_figure(title, setup, 10, 6, ncols=len(maps), sharey=True)
     for ax, (name, values) in zip(axes, maps.items(), strict=True):
         key = {"label": "log10 of the activation gradient's norm"} if ax is axes[-1] else None
         options = {
             "cmap": "cividis",
-            "xticklabels": next(list(run.gradients) for run in results[name] if run),
+            "xticklabels": steps,
             "cbar_kws": key,
         }
         seaborn.heatmap(values, ax=ax, cbar=ax is axes[-1], **options, **scale)
