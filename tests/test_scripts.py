@@ -204,6 +204,7 @@ MISTAKES = [
     ("01", "--device mps", "--device"),
     ("03", "--data shapes --depths 20 21", "6n + 2"),
     ("03", "--data shapes --depths 20 20", "two different depths"),
+    ("03", "--data shapes --rates 0.1 0", "above 0"),
     ("03", "--data shapes --quick --lr 1e30", "smaller --lr"),
     ("03", "--data shapes --quick --out-dir {}/file", "--out-dir"),
     ("03", "--data-dir {}/gap", "cat"),

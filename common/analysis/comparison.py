@@ -80,13 +80,14 @@ def gradient_table(twins: dict[str, list[Measured | None]], steps: list[int]) ->
         row["next update"] = f"{gradients.update_ratio(*twins.values(), step):.2f}"
         for name, runs in twins.items():
             norms = [run.gradients[step] for run in runs if run]
-            row[f"{name}: first / last"] = f"{gradients.first_over_last(norms):.3g}"
+            ends = f"{gradients.first_over_last(norms):.3g}" if norms else "diverged"
+            row[f"{name}: first / last"] = ends
         rows.append(row)
     return rows
 
 
 def steps_to(runs: list[Measured | None], targets: Seeds, window: int) -> Seeds:
-    """Steps until a run's mean loss over `window` steps (one epoch) is at most its seed's target;
+    """Steps until a run's mean loss over `window` steps (an epoch) is at most its seed's target;
     infinite if it never is."""
     steps = Seeds()
     for run, target in zip(runs, targets, strict=True):
