@@ -35,12 +35,12 @@ BLOCKS = {"plain": PlainBlock, "residual": BasicBlock, "SkipInit": SkipInitBlock
 DEFAULT, NO_NORM, BN = CONDITIONS  # the last two with Kaiming's initial values
 TOWERS = [*((kind, condition) for kind in models.TWINS for condition in CONDITIONS)]
 TOWERS += [("SkipInit", NO_NORM)]
-MEMORY = "memory: 1 GB, and 3 MB more for each block and core"
+MEMORY = "memory: 1.2 GB, and 3 MB more for each block and core"
 WHY_A_POWER = """\
-residual, BN: the gradient at block l goes as l ** {:.2f}. Behind BN every F(x) has one size, so
-that the variance of x grows in proportion to l, x as its root (De & Smith 2020). Block l changes
-less and less of x, and multiplies the gradient by about 1 + c/l: together a power law, l ** -c.
-Such a network has no factor a layer: the mean one falls with every block that is added."""
+residual, BN: the gradient at block l goes as l ** {:.2f}. Behind BN every F(x) has
+one size, so that the variance of x grows in proportion to l, x as its root (De & Smith 2020).
+Block l changes less and less of x, and multiplies the gradient by about 1 + c/l: together a power
+law, l ** -c. Such a network has no factor a layer: the mean one falls with every block added."""
 CLOSING_WORDS = """
 Batch norm is not the only remedy: Fixup (Zhang et al. 2019, arXiv:1901.09321) and ReZero
 (Bachlechner et al. 2020, arXiv:2003.04887) do without it, too. Nor is the shortcut: plain networks
@@ -189,10 +189,8 @@ def plus_one(report) -> float:
     closed = 1 - is_open.double().mean().item()
     report.say(f"That ReLU closes {100 * closed:.0f} % of the rows here: the path")
     report.say("through the block is a clean identity only before it.")
-    report.say(
-        "Over many blocks the derivative is a product of such (J + I). It is near the identity"
-    )
-    report.say("where every J is small, and only there: section 6 has towers where J is not.")
+    report.say("Over many blocks the derivative is a product of such (J + I). It is near the")
+    report.say("identity where every J is small, and only there: see the towers of section 6.")
     return deviation
 
 
@@ -265,42 +263,33 @@ def claim_laws(report, outputs: dict[tuple[str, str], list]) -> None:
     """By which law the gradients of networks with batch norm grow."""
     # An exponential is a straight line over the block's number, a power law over its logarithm.
     measured = "mean squared error of log(gradient) {:.3f} against {:.3f}"
-    power, exponential = (
-        {
-            kind: Seeds.of(outputs[kind, BN], partial(gradients.misfit, law=law))
-            for kind in models.TWINS
-        }
-        for law in ("power law", "exponential")
-    )
+    power = partial(gradients.misfit, law="power law")
+    exponential = partial(gradients.misfit, law="exponential")
     claim = "plain, BN: the gradient's growth is nearer to an exponential than to a power law"
-    sides = exponential["plain"], "<", power["plain"]
-    report.claim(claim, *sides, "Yang et al. 2019", measured)
+    left, right = (Seeds.of(outputs["plain", BN], law) for law in (exponential, power))
+    report.claim(claim, left, "<", right, "Yang et al. 2019", measured)
     claim = "residual, BN: the gradient's growth is nearer to a power law than to an exponential"
-    sides = power["residual"], "<", exponential["residual"]
-    report.claim(claim, *sides, "the variance of x is linear in depth: De & Smith 2020", measured)
+    left, right = (Seeds.of(outputs["residual", BN], law) for law in (power, exponential))
+    source = "the variance of x grows linearly with depth: De & Smith 2020"
+    report.claim(claim, left, "<", right, source, measured)
 
 
 def compare_with_theory(report, factors: dict[tuple[str, str], Seeds], layers: int) -> None:
     """Numbers beside theory's: what is near a layer may be far over all `layers`."""
     for condition in (DEFAULT, BN):
-        theory = THEORY[condition]
-        ratio = factors["plain", condition].mean / theory
-        report.say(f"plain, {condition}: {ratio:.3f} of theory's {theory:.3f} a layer, and")
-        report.say(f"{ratio**layers:.2g} of what theory says of {layers} layers together.")
-    report.say(
-        "Theory is for wide fully connected layers and, with BN, for endless batches. Here are"
-    )
-    report.say(f"{CHANNELS} channels, zero padding, {IMAGES} images at most: the probable causes.")
+        found, theory = factors["plain", condition], THEORY[condition]
+        ratio, off = found.mean / theory, abs(found.mean - theory) / found.deviation
+        report.say(f"plain, {condition}: {ratio:.3f} of theory's {theory:.3f} a layer,")
+        report.say(f"{off:.1f} standard deviations off; {ratio**layers:.2g} over {layers} layers.")
+    report.say("Theory is for wide fully connected layers and, with BN, for endless batches.")
+    report.say(f"Probable causes of a gap: {CHANNELS} channels, zero padding, a small batch.")
 
 
 def claim_weights(report, outputs: dict, weights: dict) -> None:
     """Whether an explosion at the outputs is one of the weights' gradients, too."""
-    claim = (
-        "residual, no BN, Kaiming init: it grows more at the outputs than relative to the weights"
-    )
-    of_x, of_w = (
-        Seeds.of(runs["residual", NO_NORM], gradients.ends) for runs in (outputs, weights)
-    )
+    claim = "residual, no BN, Kaiming: x's gradient grows more than the weights' relative one"
+    of_x = Seeds.of(outputs["residual", NO_NORM], gradients.ends)
+    of_w = Seeds.of(weights["residual", NO_NORM], gradients.ends)
     source = "the weights' gradient is a product of x, which grows, and x's gradient, which shrinks"
     report.claim(claim, of_x, ">", of_w, source, "first / last block x{:.2g} against x{:.2g}")
     claim = "plain, BN: relative to the weights the gradient explodes, too"
@@ -323,10 +312,9 @@ def say_skipinit(report, runs: list[gradients.BlockGradients]) -> None:
     report.check("the first gradient of all weights is zero", still)
     sizes = [[abs(gradient) for gradient in run.scalars] for run in runs]
     spread = [f"{max(scalars) / min(scalars):,.0f}" for scalars in sizes]
-    report.say(
-        "In the first step alpha learns alone, in the next F, too. The alphas' gradients are not"
-    )
-    report.say(f"level: a tower's largest is {', '.join(spread)} times its smallest (by seed).")
+    report.say("In the first step alpha learns alone, in the next F, too. The alphas' gradients")
+    report.say(f"are not level: in a tower the largest is {', '.join(spread)} times the smallest,")
+    report.say("by seed. That is chance, for each is a sum over random features of either sign.")
     report.say(f"Along the blocks they go as l ** {Seeds.of(sizes, exponent):.2f}.")
 
 
