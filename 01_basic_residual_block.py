@@ -3,6 +3,7 @@
 You will learn
     that a residual block is y = relu(F(x) + x), written by hand and as a class
     that only the shortcut separates it from a plain block
+    why doing nothing is hard to learn for plain blocks, and easy for residual ones
     where the "+1" in its derivative is exact, and what happens when shapes change
     in which networks gradients vanish or explode with depth, and by which law
     why gradients relative to the weights tell another story than those of the activations
@@ -11,7 +12,8 @@ Builds on: nothing. Papers: He et al. 2015 (arXiv:1512.03385), sections 3 and 4.
 (arXiv:1902.08129) and De & Smith 2020 (arXiv:2002.10444) for the theory.
 Takes about 40 seconds on two cores (the built-in Shapes-10, at 16x16 pixels); it runs on the CPU
 whatever --device says, in float64 where float32 would round to zero.
-Writes gradient_flow.png, report.txt and results.json to outputs/01_basic_residual_block/.
+Writes block.png, gradient_flow.png, report.txt and results.json to
+outputs/01_basic_residual_block/.
 
     python 01_basic_residual_block.py --blocks 128
 """
@@ -20,7 +22,7 @@ import itertools
 import statistics
 from functools import partial
 
-from common import analysis, data, lesson, models, plotting
+from common import analysis, data, lesson, models, plotting, training
 from common.analysis import Seeds, gradients
 from common.analysis.gradients import CONDITIONS, PREDICTED, THEORY, exponent, factor_per_layer
 from common.blocks import BasicBlock, PlainBlock, SkipInitBlock
@@ -31,6 +33,8 @@ import torch.nn.functional as F
 
 IMAGES, IMAGE_SIZE = 40, 16  # of the batch whose gradients are measured; pixels
 CHANNELS = 16  # of the towers' blocks
+NOTHING = (1, 2, 4)  # blocks that learn to return their input, together
+NOTHING_STEPS = 60  # of SGD; enough for one residual block to come near
 BLOCKS = {"plain": PlainBlock, "residual": BasicBlock, "SkipInit": SkipInitBlock}
 DEFAULT, NO_NORM, BN = CONDITIONS  # the last two with Kaiming's initial values
 TOWERS = [*((kind, condition) for kind in models.TWINS for condition in CONDITIONS)]
@@ -74,24 +78,32 @@ def main(argv: list[str] | None = None) -> dict:
     measured["source_difference"] = analysis.source_difference(PlainBlock, BasicBlock)
     for line in measured["source_difference"]:
         report.say(line)
+    graphs = [plotting.diagram.trace(kind(64, 64), 64, 56, 56) for kind in (PlainBlock, BasicBlock)]
+    named = dict(zip(("PlainBlock", "BasicBlock"), graphs, strict=True))
+    report.figure(plotting.diagram.draw(named, "The whole idea: one extra arrow"), "block")
     report.say("What matters is `out + self.shortcut(x)`.")
-    report.say("The rest joins shapes that differ (section 5).")
+    report.say("The rest joins shapes that differ (section 6).")
 
     report.section("3. Switch F off: the residual block is the identity, the plain block is dead")
     # Where F contributes nothing, only the shortcut is left to carry the signal.
     measured["zero_gamma_difference"] = switch_off(report)
 
-    report.section('4. The "+1": dH/dx = dF/dx + I')
+    report.section("4. Learning to do nothing")
+    # A deeper network is no worse than a shallow one if its further blocks can pass on what they
+    # get. What comes for free with F = 0 plain blocks have to learn.
+    measured["errors_of_doing_nothing"] = do_nothing(report, range(args.seed, args.seed + args.seeds))
+
+    report.section('5. The "+1": dH/dx = dF/dx + I')
     # The same identity in the derivative: a path on which the gradient meets no weight.
     measured["jacobian_deviation"] = plus_one(report)
 
-    report.section("5. When shapes change: options A, B and C")
+    report.section("6. When shapes change: options A, B and C")
     # x can be added to F(x) only in F(x)'s shape, and the paper knows three ways to get it there.
     measured["shortcuts"] = shape_changes()
     report.table(measured["shortcuts"])
     report.say(f"8 channels into a block for 16: {error_of_a_mismatch()[:75]}...")
 
-    report.section("6. Gradient flow with depth: vanishing and exploding are different diseases")
+    report.section("7. Gradient flow with depth: vanishing and exploding are different diseases")
     # One block changes little. A tower of many shows what the change grows to, layer by layer.
     x, y = next(images.batches("train", IMAGES))  # all of them in one batch
     build, seeds = partial(tower, args.blocks), range(args.seed, args.seed + args.seeds)
@@ -101,18 +113,18 @@ def main(argv: list[str] | None = None) -> dict:
     factors = {key: Seeds.of(runs, factor_per_layer) for key, runs in outputs.items()}
     exponents = {key: Seeds.of(runs, exponent) for key, runs in outputs.items()}
     report.table(flow_table(outputs, weights))
-    report.say("l: a block's number, 1 next to the input. |g|/|w|: see section 7.")
+    report.say("l: a block's number, 1 next to the input. |g|/|w|: see section 8.")
     report.say(f"Level: first and last block differ by less than a factor of {gradients.LEVEL}.")
     claim_course(report, factors, outputs)
     claim_laws(report, outputs)
     compare_with_theory(report, factors, 2 * args.blocks - 2)
     report.say(WHY_A_POWER.format(exponents["residual", BN]))
 
-    report.section("7. Relative to the weights: what a step of gradient descent can change")
+    report.section("8. Relative to the weights: what a step of gradient descent can change")
     # Where x grows, the gradient at x shrinks, and the function may be the same. |g|/|w| is fair.
     claim_weights(report, outputs, weights)
 
-    report.section("8. Without batch norm: SkipInit, y = relu(alpha F(x) + x), alpha = 0 at first")
+    report.section("9. Without batch norm: SkipInit, y = relu(alpha F(x) + x), alpha = 0 at first")
     say_skipinit(report, towers["SkipInit", NO_NORM])
     report.say(CLOSING_WORDS)
     figure = plotting.flow.towers(outputs, weights, f"{len(y)} images of {images.name}")
@@ -166,6 +178,45 @@ def switch_off(report) -> float:
     return from_identity
 
 
+def do_nothing(report, seeds: range) -> dict[str, dict[int, Seeds]]:
+    """Errors of plain and of residual blocks that learn to return their input, by their number."""
+    kinds = {"plain": PlainBlock, "residual": BasicBlock}
+    jobs = list(itertools.product(kinds, NOTHING, seeds))
+    stacks = []
+    for kind, count, seed in jobs:  # before the first one learns: threads share one generator
+        torch.manual_seed(seed)
+        stacks.append(nn.Sequential(*(kinds[kind](8, 8) for _ in range(count))))
+    with training.progress("doing nothing", len(jobs)) as bar:
+        found = training.side_by_side(partial(learn_nothing, bar=bar), stacks, "cpu")
+    errors: dict[str, dict[int, Seeds]] = {kind: {} for kind in kinds}
+    for (kind, count, _seed), error in zip(jobs, found, strict=True):
+        errors[kind].setdefault(count, Seeds()).append(error)
+    rows = [{"blocks": n} | {kind: f"{errors[kind][n]:.3f}" for kind in kinds} for n in NOTHING]
+    report.table(rows)
+    report.say(f"Squared error after {NOTHING_STEPS} steps, as a share of the input's variance.")
+    report.say("0: the output is the input. 1: no better than a constant.")
+    last = NOTHING[-1]
+    claim = f"{last} residual blocks learn to do nothing better than {last} plain ones"
+    source = "the guess of He et al. 2015, section 3.1: the identity is hard to learn for layers"
+    text = "error {:.2f} against {:.2f}"
+    report.claim(claim, errors["residual"][last], "<", errors["plain"][last], source, text)
+    return errors
+
+
+def learn_nothing(model: nn.Sequential, bar) -> float:
+    """Squared error, as a share of the variance, of blocks that were trained to return x."""
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    generator = torch.Generator().manual_seed(0)  # all blocks see the same x
+    for _ in range(NOTHING_STEPS):
+        x = F.relu(torch.randn(16, 8, 8, 8, generator=generator))  # N C H W, as behind a block
+        loss = F.mse_loss(model(x), x) / x.var()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    bar.update()
+    return loss.item()
+
+
 def plus_one(report) -> float:
     """Largest deviation of dH/dx from dF/dx + I, for H(x) = F(x) + x, element by element."""
     # Small, so that a Jacobian has 32 x 32 entries; eval mode, so that no image's statistics enter.
@@ -190,7 +241,7 @@ def plus_one(report) -> float:
     report.say(f"That ReLU closes {100 * closed:.0f} % of the rows here: the path")
     report.say("through the block is a clean identity only before it.")
     report.say("Over many blocks the derivative is a product of such (J + I). It is near the")
-    report.say("identity where every J is small, and only there: see the towers of section 6.")
+    report.say("identity where every J is small, and only there: see the towers of section 7.")
     return deviation
 
 

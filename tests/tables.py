@@ -3,12 +3,11 @@
 import importlib
 import json
 import statistics
-from operator import itemgetter
 from pathlib import Path
 
 from common import analysis
 from common import models as networks
-from common.analysis import Seeds, verdict
+from common.analysis import Seeds, published
 from tests.mistakes import (
     CIFAR_RESNET18,
     MISTAKES,
@@ -24,15 +23,6 @@ import torch
 import torchvision
 
 VARIANTS = importlib.import_module("04_residual_variants").VARIANTS
-
-# accuracy on CIFAR-10 (%): He et al. 2015, table 6; Zagoruyko & Komodakis 2016; and the
-# other variants' papers, as lesson 4 quotes them
-PUBLISHED = {"cifar_resnet-20": "91.25", "cifar_resnet-56": "93.03"}
-PUBLISHED["cifar_wide_resnet-16-4"] = "94.98"
-for variant in VARIANTS.values():
-    if variant.published:
-        network, _, error = variant.published
-        PUBLISHED[network] = f"{100 - error:.2f}"
 
 # network, its blocks, image size
 MODELS = [
@@ -80,6 +70,14 @@ FULL = {
 
 START = ("fine-tuned", "from scratch", "from scratch, longer")  # of tests/finetune.py
 
+CLAIMS = """# Claims and evidence
+
+What the six lessons measured with `--data shapes`. `python -m tests.record` runs them and writes
+this page. Both sides of a claim start from the same seeds, which number its networks. A claim *holds*
+if all of at least five pairs agree. It *does not hold* if all say the opposite. Otherwise it is
+*unclear*, with the number of pairs that agree. Where a claim allows a margin, the claim says so.
+Numbers are mean ± standard deviation. Losses are in nats, the unit of the natural logarithm."""
+
 PAGE = """# Mistakes in public implementations of residual networks
 
 Each is a change of one line of our own code in [tests/mistakes.py](../tests/mistakes.py); the
@@ -104,10 +102,17 @@ def models(recorded: Path) -> str:
         costs = [f"{analysis.parameter_count(model) / 1e6:.2f}", f"{macs / 1e9:.2f}"]
         costs.append(analysis.depth(model))
         shown = f"`{name}`" if size == 32 else f"`{name}`, {size}"
-        published = PUBLISHED.get(name, "") if size == 32 else published_accuracy(name)
+        published = cifar10_accuracy(name) if size == 32 else published_accuracy(name)
         rows.append([shown, block, *costs, published])
     header = ["`--model`", "blocks", "parameters (M)", "multiply-adds (G)", "layers"]
     return markdown([*header, "published (%)"], rows, "2345")
+
+
+def cifar10_accuracy(name: str) -> str:
+    """Accuracy (%) on CIFAR-10 that the network's paper gives."""
+    if name not in published.ERRORS:
+        return ""
+    return f"{100 - float(published.ERRORS[name].number):.2f}"
 
 
 def published_accuracy(name: str) -> str:
@@ -162,51 +167,62 @@ def cifar10(recorded: Path) -> str:
     return f"{table}\n\nMinutes of training: the median run's. On {where}."
 
 
-def long_run_claims(recorded: Path) -> list[list[str]]:
-    """Degradation on CIFAR-10, from the long runs of four networks."""
-    runs = long_runs(recorded)
-
-    def errors(name: str, accuracy_of) -> Seeds:
-        return Seeds(1 - accuracy_of(run) for run in runs[f"--model {name} {SHORT}"])
-
-    def row(claim: str, source: str, shallow: Seeds, relation: str, deep: Seeds) -> list[str]:
-        measured = f"{shallow:.1%} -> {deep:.1%}"
-        judged = verdict(deep, relation, shallow)
-        return ["6", claim, source, measured, len(deep), judged]
-
-    def trained(run: dict) -> float:
-        return run["epochs"][-1]["train_accuracy"]
-
-    plain = [errors(f"cifar_plain-{depth}", trained) for depth in (20, 56)]
-    residual = [errors(f"cifar_resnet-{depth}", itemgetter("test")) for depth in (20, 56)]
-    higher = "plain: depth 56 has a higher training error than depth 20"
-    lower = "residual: depth 56 has a lower test error than depth 20"
-    reproduced = "0.7 -> 3.3 %, fully trained on CIFAR-10 (a-martyn/resnet)"
-    paper = "8.75 -> 6.97 %, fully trained on CIFAR-10 (He et al. 2015, table 6)"
-    return [
-        row(higher, reproduced, plain[0], ">", plain[1]),
-        row(lower, paper, residual[0], "<", residual[1]),
-    ]
-
-
 def accuracy(shares: list[float]) -> str:
     """Mean, standard deviation and n of accuracies, in percent, on one line."""
     text = f"{Seeds(shares):.1%}".removesuffix(" %") + f" (n = {len(shares)})"
     return text.replace(" ", "&nbsp;")
 
 
-def claims(recorded: Path) -> str:
-    """Every finding of the lessons, as it was recorded."""
-    rows, made_on = [], set()
+def claims_page(recorded: Path) -> str:
+    """Every finding of the lessons, as it was recorded: a heading for each lesson."""
+    parts, sources = [CLAIMS], []
     for results in lesson_results(recorded):
-        number = results["lesson"][:2].lstrip("0")
-        made_on.add(f"{results['data']}, device {results['device']}")
-        for finding in results["findings"]:
-            rows.append([number, *finding.values()])
-    rows += long_run_claims(recorded)
-    table = markdown(["lesson", "claim", "source", "measured here", "n", "verdict"], rows, "4")
-    where = f"On {' and '.join(sorted(made_on))}; seconds as in the table of lessons."
-    return f"{table}\n\n{where} Lesson 6: data, device and minutes as in the table before."
+        findings = results["findings"]
+        if not findings:
+            continue
+        parts.append(f"## [Lesson {number(results)}](../{results['lesson']}.py): {about(results)}")
+        parts.append(markdown(["claim", "measured", "verdict", "source"], rows_of(findings, sources)))
+        counted = sorted({f["n"] for f in findings if f["n"] != "exact"})
+        n = f"n = {' or '.join(map(str, counted))} networks" if counted else "Exact"
+        exact = " Rows with one number are exact." if counted and len(counted) < len(findings) else ""
+        parts.append(f"{n}, on {results['data']}.{exact}")
+    notes = [f"[^{i}]: {source}" for i, source in enumerate(sources, 1)]
+    return "\n\n".join([*parts, "## Sources", "\n".join(notes)]) + "\n"
+
+
+def rows_of(findings: list[dict], sources: list[str]) -> list[list[str]]:
+    """Claims with what was measured; a source is a footnote, added to `sources` where it is new."""
+    rows = []
+    for found in findings:
+        if found["source"] not in sources:
+            sources.append(found["source"])
+        note = f"[^{sources.index(found['source']) + 1}]"
+        rows.append([found["claim"], found["measured"], mark(found["verdict"]), note])
+    return rows
+
+
+def mark(verdict: str) -> str:
+    """A verdict that is visible at a glance."""
+    return {"holds": "✓ holds", "does not hold": "✗ does not hold"}.get(verdict, f"? {verdict}")
+
+
+def found(recorded: Path) -> str:
+    """The main findings, a small table for each question."""
+    findings = {
+        f["claim"]: (f, number(results))
+        for results in lesson_results(recorded)
+        for f in results["findings"]
+    }
+    parts = []
+    for question, claims in QUESTIONS.items():
+        rows = []
+        for claim in claims:
+            f, lesson = findings[claim]
+            link = f"[{lesson}](.github/claims.md)"
+            rows.append([f["claim"], f["measured"], mark(f["verdict"]).split(" holds")[0], link])
+        header = ["claim", "measured", "", "lesson"]
+        parts.append(f"**{question}**\n\n{markdown(header, rows)}")
+    return "\n\n".join(parts)
 
 
 def speed(recorded: Path) -> str:
@@ -253,15 +269,25 @@ def lesson_results(recorded: Path) -> list[dict]:
     return [json.loads(path.read_text(encoding="utf-8")) for path in files]
 
 
+def number(results: dict) -> str:
+    """The lesson's number."""
+    return results["lesson"][:2].lstrip("0")
+
+
+def about(results: dict) -> str:
+    """What a lesson is about: the first line of its docstring, without its number."""
+    title = importlib.import_module(results["lesson"]).__doc__.splitlines()[0]
+    return title.split(": ", 1)[1].rstrip(".")
+
+
 def lessons(recorded: Path) -> str:
-    """The lessons, what each is about (from its docstring), and the seconds of its record."""
+    """The question that each lesson asks, its answer in a line, and the seconds of its record."""
     rows = []
     for results in lesson_results(recorded):
         name = f"{results['lesson']}.py"
-        title = importlib.import_module(results["lesson"]).__doc__.splitlines()[0]
-        about = title.split(": ", 1)[1].rstrip(".")
-        rows.append([f"[{name}]({name})", about, f"{results['seconds']:.0f}"])
-    return markdown(["lesson", "about", "seconds"], rows, "2")
+        question, answer = QUESTION[number(results)]
+        rows.append([f"[{number(results)}]({name})", question, answer, f"{results['seconds']:.0f} s"])
+    return markdown(["", "question", "answer in a line", "time"], rows, "3")
 
 
 def mistakes(shown: list[Mistake] | None = None) -> str:
