@@ -49,3 +49,9 @@ WIDE_IS_FASTER = Published(
 GROUPS_ARE_SLOWER = Published(
     "1.36", "times: ResNeXt-101 32x4d against ResNet-101", "Xie et al. 2017, section 5.1"
 )
+FLATTER = Published(
+    "56", "layers: chaotic without shortcuts, flat with them", "Li et al. 2018, section 6"
+)
+SHALLOW_IS_BENIGN = Published(
+    "20", "layers: no dramatic non-convexity, with or without", "Li et al. 2018, section 6"
+)

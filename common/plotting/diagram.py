@@ -128,14 +128,12 @@ def _find_skips(graph: Graph) -> None:
 def draw(graphs: dict[str, Graph]):
     """A figure with each graph from top to bottom, all on one scale, shortcuts in blue.
 
-    The title counts what lies on each shortcut and behind its join.
+    The title names the blocks on whose shortcut nothing lies, before and after the join.
     """
-    parts = []
-    for name, graph in graphs.items():
-        counts = graph.counts()
-        text = f"{name} {counts['on the shortcut']} on it, {counts['after the join']} after it"
-        parts.append(text if graph.skip else f"{name} has none")
-    title = f"Operations on the shortcut and after the join: {'; '.join(parts)}"
+    counts = {name: graph.counts() for name, graph in graphs.items()}
+    free = [n for n, c in counts.items() if c["on the shortcut"] == c["after the join"] == 0]
+    title = f"{' and '.join(free) or 'No block here'} leave{'s' * (len(free) < 2)} x alone: "
+    title += "no operation on the shortcut, none after the join"
     subtitle = "Traced from common/blocks by torch.fx, laid out by the longest path. Shapes: "
     subtitle += "channels x height x width of the result. Blue: the shortcut and its join"
     nodes = [node for graph in graphs.values() for node in graph.nodes.values()]
