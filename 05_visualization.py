@@ -18,7 +18,6 @@ outputs/05_visualization_checkpoint/.
     python 05_visualization.py --data-dir DIR --images 2000 --target 1.5
 """
 
-import itertools
 from dataclasses import replace
 from pathlib import Path
 
@@ -93,9 +92,8 @@ def main(argv: list[str] | None = None) -> dict:
     steps = analysis.landscape.axis(args.radius, args.resolution)
     landscapes = analysis.landscape.measure(nets, x, y, steps, report.device)
     measured |= report_landscapes(report, landscapes, nets) | {"landscape_steps": steps}
-    title = landscape_title(landscapes, args.target)
     subtitle = f"{len(y)} training images of {setup}"
-    figure = plotting.landscape.loss_landscape(landscapes, steps, title, subtitle)
+    figure = plotting.landscape.loss_landscape(landscapes, steps, subtitle)
     report.figure(figure, "loss_landscape")
 
     report.section("4. Architecture: the blocks' own code as graphs")
@@ -107,8 +105,7 @@ def main(argv: list[str] | None = None) -> dict:
     report.section("5. Features: where classes separate, which blocks are alike")
     features = analysis.features.measure(nets, dataset, image)
     measured |= report_features(report, features)
-    title = probe_title(features)
-    figure = plotting.features.feature_evolution(image, dataset.classes, features, title, setup)
+    figure = plotting.features.feature_evolution(image, dataset.classes, features, setup)
     report.figure(figure, "feature_evolution")
     return report.save(measured)
 
@@ -152,37 +149,21 @@ def train(report, twins: dict, dataset: data.Dataset) -> tuple[dict, dict]:
     Returns those that got there, {kind: {seed: network}}, and the epochs that all needed, None for
     never. Raises: UserError if none got there, or the loss of one stopped being a number.
     """
-    # Networks that have learnt more lie deeper, and what surrounds them is another place. So each
-    # is stopped at the same loss. None has reached the end of its schedule then: it is made for ten
-    # times the epochs, so that all are stopped at about the same learning rate as well.
+    # A network that has learnt more lies deeper, and what surrounds it is another place. Equal
+    # loss, and not equal time, makes the surroundings comparable.
     args = report.args
-    options = {"batch_size": args.batch_size, "lr": args.lr, "warmup": 0.03}
-    options["device"] = report.device
-    jobs = [(kind, seed) for kind, by_seed in twins.items() for seed in by_seed]
-    with training.progress(f"{len(jobs)} networks", None, "step") as bar:
-
-        def epochs_needed(job: tuple[str, int]) -> int | None:
-            kind, seed = job
-            model = twins[kind][seed]
-            trainer = training.Trainer(model, dataset, 10 * args.epochs, seed=seed, **options)
-            for row in itertools.islice(trainer.run(bar), args.epochs):
-                loss, _ = training.evaluate(model, dataset, "train", report.device)
-                if loss < args.target:
-                    return row["epoch"]
-            return None
-
-        needed = training.side_by_side(epochs_needed, jobs, report.device)
-    needed = dict(zip(jobs, needed, strict=True))
-    nets, epochs, rows = {}, {}, []
-    for kind, by_seed in twins.items():
-        epochs[kind] = [needed[kind, seed] for seed in by_seed]
-        arrived = {seed: net for seed, net in by_seed.items() if needed[kind, seed]}
-        rows.append({"network": f"{kind}-{args.depth}", "epochs": spread(epochs[kind])})
-        if arrived:
-            nets[kind] = arrived
+    options = {"batch_size": args.batch_size, "lr": args.lr, "device": report.device}
+    until = analysis.landscape.train_to_loss
+    epochs = until(twins, dataset, args.target, args.epochs, **options)
+    rows = [{"network": f"{k}-{args.depth}", "epochs": spread(n)} for k, n in epochs.items()]
     report.table(rows)
-    report.say(f"Epochs of {len(dataset.train.labels)} images until the loss on these images, as")
-    report.say("they are, is below the target. All that follows is about these networks.")
+    report.say(f"Epochs of {len(dataset.train.labels)} images until the loss on these images, in")
+    report.say("evaluation mode, is below the target. All that follows is about these networks.")
+    nets = {}
+    for kind, by_seed in twins.items():
+        pairs = zip(by_seed.items(), epochs[kind], strict=True)
+        nets[kind] = {seed: model for (seed, model), needed in pairs if needed}
+    nets = {kind: arrived for kind, arrived in nets.items() if arrived}
     if not nets:
         raise UserError(f"no network reached a loss of {args.target}: a larger --target, --epochs")
     return nets, epochs
@@ -286,7 +267,10 @@ def report_landscapes(report, landscapes: dict, nets: dict) -> dict:
     report.say(
         "the Hessian in the plane, by second differences, has a negative eigenvalue. Mean and"
     )
-    report.say("deviation are over networks, each with two random directions of its own.")
+    report.say(
+        "deviation are over networks, each with two random directions of its own. Stopped at"
+    )
+    report.say("equal loss means: with running statistics; recomputed ones have another loss.")
     if set(models.TWINS) <= set(landscapes):
         claim_flatness(report, landscapes, nets)
     planes = {name: f.grids | {"plain": f.losses} for name, f in landscapes.items()}
@@ -314,17 +298,6 @@ def in_pairs(nets: dict, values: dict) -> list[Seeds]:
     both = set.intersection(*(set(nets[kind]) for kind in models.TWINS))
     pairs = {kind: zip(nets[kind], values[kind], strict=True) for kind in models.TWINS}
     return [Seeds(value for seed, value in pairs[kind] if seed in both) for kind in models.TWINS]
-
-
-def landscape_title(landscapes: dict, target: float) -> str:
-    """How much the loss rises around the networks, in words."""
-    rises = {name: landscape.rise("running").mean for name, landscape in landscapes.items()}
-    if set(rises) == set(models.TWINS):
-        more, less = sorted(rises, key=rises.get, reverse=True)
-        title = f"Stopped at equal loss, {more} networks lie in the steeper bowl: around them the "
-        return title + f"loss rises by {rises[more]:.2f} nats, around {less} by {rises[less]:.2f}"
-    parts = [f"{name} {rise:.2f}" for name, rise in rises.items()]
-    return f"Around the weights the loss rises, in nats: {', '.join(parts)}"
 
 
 def trace_block(name: str) -> plotting.diagram.Graph:
@@ -375,13 +348,6 @@ def report_features(report, features: dict[str, dict]) -> dict:
 def similarity(by_seed: dict) -> Seeds:
     """Mean CKA between the blocks of every network."""
     return Seeds(found.cka_between_blocks for found in by_seed.values())
-
-
-def probe_title(features: dict[str, dict]) -> str:
-    """How separable the classes are at half depth, in words."""
-    means = {n: Seeds(f.probes.half_depth for f in by.values()).mean for n, by in features.items()}
-    parts = [f"{100 * mean:.0f} % in {name}" for name, mean in means.items()]
-    return f"At half depth a linear probe reads the class of {' and '.join(parts)}"
 
 
 if __name__ == "__main__":

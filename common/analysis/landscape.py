@@ -1,4 +1,4 @@
-"""The loss around trained weights: directions, grids, and a number for how rough it is.
+"""The loss around trained weights: directions, grids, and numbers for how steep and rough it is.
 
 After Li et al. 2018 (arXiv:1712.09913), sections 4 and 6.
 """
@@ -47,6 +47,42 @@ class Landscape:
         """Mean loss of each plane above the loss in its middle (nats), one a network."""
         means = [float(np.mean(grid)) for grid in self.grids[statistics]]
         return Seeds(a - b for a, b in zip(means, self.centres(statistics), strict=True))
+
+
+def train_to_loss(
+    twins: dict[str, dict[int, nn.Module]],
+    dataset,
+    target: float,
+    epochs: int,
+    *,
+    batch_size: int,
+    lr: float,
+    device: str,
+) -> dict[str, list[int | None]]:
+    """Train the networks {kind: {seed: network}}, each until its loss (nats) on the training
+    images, without augmentation and in eval mode, is below `target`.
+
+    Returns the epochs that each needed, {kind: one a seed}; None if `epochs` were not enough.
+    Raises: training.Diverged.
+    """
+    jobs = [(kind, seed) for kind, by_seed in twins.items() for seed in by_seed]
+    # The schedule is made for ten times the epochs, so that the rate has hardly fallen when a
+    # network stops: one that is stopped later must not be stopped at a smaller rate as well.
+    options = {"batch_size": batch_size, "lr": lr, "warmup": 0.03, "device": device}
+    with training.progress(f"{len(jobs)} networks", None, "step") as bar:
+
+        def epochs_needed(job: tuple[str, int]) -> int | None:
+            kind, seed = job
+            model = twins[kind][seed]
+            trainer = training.Trainer(model, dataset, 10 * epochs, seed=seed, **options)
+            for row in itertools.islice(trainer.run(bar), epochs):
+                loss, _ = training.evaluate(model, dataset, "train", device)
+                if loss < target:
+                    return row["epoch"]
+            return None
+
+        needed = iter(training.side_by_side(epochs_needed, jobs, device))
+    return {kind: list(itertools.islice(needed, len(by))) for kind, by in twins.items()}
 
 
 def random_direction(model: nn.Module, seed: int) -> dict[str, torch.Tensor]:

@@ -133,7 +133,7 @@ def draw(graphs: dict[str, Graph]):
     counts = {name: graph.counts() for name, graph in graphs.items()}
     free = [n for n, c in counts.items() if c["on the shortcut"] == c["after the join"] == 0]
     title = f"{' and '.join(free) or 'No block here'} leave{'s' * (len(free) < 2)} x alone: "
-    title += "no operation on the shortcut, none after the join"
+    title += "nothing on the shortcut, nothing after the join"
     subtitle = "Traced from common/blocks by torch.fx, laid out by the longest path. Shapes: "
     subtitle += "channels x height x width of the result. Blue: the shortcut and its join"
     nodes = [node for graph in graphs.values() for node in graph.nodes.values()]

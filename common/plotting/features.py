@@ -17,13 +17,17 @@ def mosaic(channels: np.ndarray) -> np.ndarray:
     return np.block([[padded[0], padded[1]], [padded[2], padded[3]]])[:-gap, :-gap]
 
 
-def feature_evolution(image, classes: list[str], features: dict[str, dict], title: str, setup: str):
+def feature_evolution(image, classes: list[str], features: dict[str, dict], setup: str):
     """One image through the networks; linear probes by depth; similarity of all blocks.
 
     `image` is H W 3, `features` holds {name: {seed: Features}}, `setup` says how it was measured.
     The image passes through the first network of each name; probes show the mean over networks and
-    their range, of a single one the standard error; similarities are means over networks.
+    their range, of a single one the standard error; similarities are means over networks. The
+    title says how separable the classes are at half depth.
     """
+    halves = {n: np.mean([f.probes.half_depth for f in by.values()]) for n, by in features.items()}
+    parts = [f"{100 * share:.0f} % in {name}" for name, share in halves.items()]
+    title = f"At half depth a linear probe reads the class of {' and '.join(parts)}"
     first = {name: next(iter(by_seed.values())) for name, by_seed in features.items()}
     count = len(features)
     columns = 1 + max(len(f.response.channels) for f in first.values())

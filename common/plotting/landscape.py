@@ -10,13 +10,14 @@ from . import style
 LEVELS = 14  # of the contours, in all panels the same
 
 
-def loss_landscape(landscapes: dict[str, Landscape], steps: list[float], title: str, setup: str):
+def loss_landscape(landscapes: dict[str, Landscape], steps: list[float], setup: str):
     """Contours of the loss, a column a kind of network, a row a way to take batch-norm statistics.
 
     Of each kind the first network is drawn; `steps` are the points of the grids' sides, `setup`
-    says for which networks and images. All panels share levels and one logarithmic colour scale,
-    from the lowest to the highest loss on any of them.
+    says for which networks and images. The title says how much the loss rises. All panels share
+    levels and one logarithmic colour scale, from the lowest to the highest loss on any of them.
     """
+    title = _rises({name: landscape.rise("running").mean for name, landscape in landscapes.items()})
     count = max(len(landscape.losses) for landscape in landscapes.values())
     subtitle = f"{len(steps)}x{len(steps)} points; rise: mean of the plane above its middle"
     subtitle += f", mean ± deviation of {count} networks, the first is drawn" * (count > 1)
@@ -29,7 +30,7 @@ def loss_landscape(landscapes: dict[str, Landscape], steps: list[float], title: 
             grid = landscape.grids[statistics][0]
             filled = ax.contourf(steps, steps, grid, cmap="viridis", extend="both", **scale)
             lines = ax.contour(steps, steps, grid, colors="white", linewidths=0.7, **scale)
-            ax.clabel(lines, fmt="%.2g", fontsize=8)
+            ax.clabel(lines, fmt="%.3g", fontsize=8)
             ax.plot(0, 0, "+", color="white", markersize=10, markeredgewidth=2)
             text = f"{name}, {statistics} BN statistics\n{landscape.rise(statistics):.2f} nats rise"
             ax.set_title(text, fontsize=10)
@@ -37,9 +38,21 @@ def loss_landscape(landscapes: dict[str, Landscape], steps: list[float], title: 
         row[0].set_ylabel("second direction")
     for ax in axes[-1]:
         ax.set_xlabel("first direction (1: every filter's own norm)")
-    bar = figure.colorbar(filled, ax=axes, shrink=0.7, ticks=ticks, format="%.2g")
+    bar = figure.colorbar(filled, ax=axes, shrink=0.7, ticks=ticks, format="%.3g")
     bar.set_label("loss (nats), one scale for all panels")
     return figure
+
+
+def _rises(rises: dict[str, float]) -> str:
+    """How much the loss rises around the networks, in words."""
+    if set(rises) == set(style.TWINS):
+        less, more = sorted(rises, key=rises.get)
+        title = f"Stopped at equal loss, {more} networks lie in the steeper bowl: around them the "
+        return (
+            title + f"loss rises by {rises[more]:.2f} nats, around {less} ones by {rises[less]:.2f}"
+        )
+    parts = [f"{name} {rise:.2f}" for name, rise in rises.items()]
+    return f"Around the weights the loss rises, in nats: {', '.join(parts)}"
 
 
 def _colour_scale(grids: list[list[list[float]]]) -> tuple[dict, list[float]]:
