@@ -97,7 +97,7 @@ def pipeline(args: Namespace, resumed: dict, argv: list[str] | None = None) -> d
     trainer = train(report, dataset, model, resumed)
 
     # 3. Test. Nothing below changes the network: a choice made on these images would spoil them.
-    report.section("3. Test: every test image, and its mirror image, once")
+    report.section("3. Test: in two passes, every test image and its mirror image")
     tested = test(report, dataset, trainer.evaluated_model)
     draw_curves(report, dataset, trainer.rows, tested["test_accuracy"])
     report.say(f"last network: {report.folder / 'last.pt'}")
@@ -171,9 +171,10 @@ def check_loop(report, dataset: data.Dataset, seed: int) -> None:
 
 def train(report, dataset: data.Dataset, model: nn.Module, resumed: dict) -> training.Trainer:
     """Train, print a row per epoch, keep the last network and the best on validation data."""
-    report.say("Training loss and accuracy: of the augmented images as they pass, while weights")
-    report.say("still move. Validation: after each epoch. Seconds: since the beginning.")
-    report.say("epoch  pixels  train loss  train acc (%)  val acc (%)  images/s  peak lr  seconds")
+    report.say("While training: of the augmented images as they pass, in train mode, while weights")
+    report.say("still move; it is no error on the training images. Validation: after each epoch.")
+    report.say(f"{'':<13}-- while training --")
+    report.say("epoch  pixels        loss  accuracy (%)  val acc (%)  images/s  peak lr  seconds")
     args = report.args
     model = model.to(report.device)
     model = training.step.compiled(model) if args.compile else model
@@ -201,7 +202,7 @@ def train(report, dataset: data.Dataset, model: nn.Module, resumed: dict) -> tra
     return trainer
 
 
-ROW = "{epoch:>5}  {pixels:>6}  {train_loss:>10.3f}  {train:>13.1f}  {val:>11.1f}  "
+ROW = "{epoch:>5}  {pixels:>6}  {train_loss:>10.3f}  {train:>12.1f}  {val:>11.1f}  "
 ROW += "{images_per_s:>8.0f}  {lr:>7.4f}  {seconds:>7.0f}"
 
 
@@ -235,14 +236,13 @@ def test(report, dataset: data.Dataset, model: nn.Module) -> dict:
     by_class = judged.accuracies(counts, dataset.classes)
     report.table([accuracy_row(name, row) for name, row in by_class.items()])
     overall = judged.accuracy(int(counts.diag().sum()), len(labels))
-    low, high = (f"{100 * limit:.1f}" for limit in overall["interval"])
-    percent = f"{100 * overall['accuracy']:.2f}"
-    report.say(f"test accuracy {percent} % of {len(labels)} images of {dataset.name}")
-    report.say(f"its 95 % interval (Wilson): {low} to {high} %")
+    report.say(f"test accuracy {with_interval(overall)}")
+    report.say(f"of {len(labels)} images of {dataset.name}; the interval is Wilson's")
     mirrored = training.predict(model, dataset, "test", report.device, mirror=True)
     guesses = ((logits + mirrored) / 2).argmax(1).cpu()
-    both = (guesses == labels).double().mean().item()
-    report.say(f"logits averaged with the mirror image's: {100 * both:.2f} % (not in the table)")
+    both = judged.accuracy(int((guesses == labels).sum()), len(labels))
+    report.say(f"logits averaged with the mirror image's: {with_interval(both)}")
+    report.say("(a second pass; not in the table)")
     calibrated = judged.calibration(probabilities, labels)
     report.say(f"expected calibration error {100 * calibrated['ece']:.2f} %")
     report.say()
@@ -252,23 +252,34 @@ def test(report, dataset: data.Dataset, model: nn.Module) -> dict:
     report.figure(draw.reliability(calibrated, len(labels), what), "calibration")
     report.figure(draw.mistakes(dataset.test, probabilities, names, what), "mistakes")
     measured = {"test_accuracy": overall["accuracy"], "test_interval": overall["interval"]}
-    measured |= {"mirror_accuracy": both, "test_images": len(labels)}
+    measured |= {"mirror_accuracy": both["accuracy"], "mirror_interval": both["interval"]}
+    measured["test_images"] = len(labels)
     return measured | {"per_class": by_class, "confusion": counts, "calibration": calibrated}
+
+
+def interval(row: dict) -> str:
+    """The 95 % interval of an accuracy, in percent."""
+    low, high = (f"{100 * limit:.1f}" for limit in row["interval"])
+    return f"{low} to {high}"
+
+
+def with_interval(row: dict) -> str:
+    """An accuracy in words, with its interval."""
+    return f"{100 * row['accuracy']:.2f} % (95 % interval {interval(row)} %)"
 
 
 def accuracy_row(name: str, row: dict) -> dict:
     """One line of the table of classes."""
-    low, high = (f"{100 * limit:.1f}" for limit in row["interval"])
     accuracy = f"{100 * row['accuracy']:.1f}"
     cells = {"class": name, "images": row["images"], "accuracy (%)": accuracy}
-    return cells | {"95 % interval (%, Wilson)": f"{low} to {high}"}
+    return cells | {"95 % interval (%, Wilson)": interval(row)}
 
 
 def draw_curves(report, dataset: data.Dataset, rows: list[dict], accuracy: float) -> None:
     """Loss and accuracy by epoch."""
     args = report.args
-    subtitle = f"{len(dataset.train.labels)} training images; training values are measured on the "
-    subtitle += "augmented images as they pass, validation values after each epoch; one seed"
+    subtitle = f"{len(dataset.train.labels)} training images. training: while training, on "
+    subtitle += "augmented images; validation: after each epoch; one seed"
     subtitle += "; training loss of smoothed labels" if args.smoothing else ""
     subtitle += f"; trained at {args.sizes} pixels in turn" if args.sizes else ""
     what = f"{args.model} on {dataset.name}"
@@ -301,7 +312,7 @@ def evaluate(args: Namespace) -> dict:
     name = f"{Path(__file__).stem}_evaluation"
     report = lesson.Report(name, args, dataset.name, dataset.why)
     report.say(f"{args.checkpoint}: {args.model} after epoch {entries['epoch']}")
-    report.section("Test: every image, and its mirror image, once")
+    report.section("Test: in two passes, every image and its mirror image")
     return report.save(test(report, dataset.to(report.device), model.to(report.device)))
 
 

@@ -69,11 +69,13 @@ def test_a_changed_block_changes_the_graph_and_the_title():
     assert [len(graph.skip) for graph in graphs] == [1, 0]
     titles = []
     for graph in graphs:
-        figure = diagram.draw({"BasicBlock": graph})
+        figure = diagram.draw({"this": graph})
         titles.append(" ".join(figure.texts[0].get_text().split()))
         pyplot.close(figure)
-    assert "BasicBlock 0 on it, 1 after it" in titles[0]
-    assert "BasicBlock has none" in titles[1]
+    assert all(title.startswith("No block here leaves x alone") for title in titles)
+    figure = diagram.draw({"this": diagram.trace(PreActBlock(16, 16), 16, 8, 8)})
+    assert figure.texts[0].get_text().startswith("this leaves x alone")
+    pyplot.close(figure)
 
 
 def test_every_skip_is_drawn_in_the_residual_colour():

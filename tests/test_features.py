@@ -107,9 +107,19 @@ def test_separability_counts_its_images():
     assert len(found.accuracies) == len(found.standard_errors) == 3
     share = found.accuracies[1]
     assert found.standard_errors[1] == pytest.approx((share * (1 - share) / 20) ** 0.5)
-    with torch.no_grad():
-        wrong = NETWORKS[1](fitted[0][0]).argmax(1) != fitted[0][1]
-    assert found.training_error == pytest.approx(wrong.double().mean().item())
+    assert found.half_depth == found.accuracies[1]
+
+
+def test_a_similarity_for_every_network():
+    tiny = data.load("shapes", size=8, limit=200)
+    nets = {"a": {0: NETWORKS[0], 4: NETWORKS[1]}, "b": {4: NETWORKS[1]}}
+    image = tiny.val.images[0].permute(1, 2, 0).numpy()
+    found = measured.measure(nets, tiny, image)
+    assert {name: list(by_seed) for name, by_seed in found.items()} == {"a": [0, 4], "b": [4]}
+    assert found["a"][4].cka == found["b"][4].cka
+    cka = torch.tensor(found["a"][0].cka)
+    assert torch.allclose(cka.diag(), torch.ones(3))
+    assert found["a"][0].cka_between_blocks == pytest.approx(measured.mean_off_diagonal(cka))
 
 
 def test_the_strongest_channels_vary_most():

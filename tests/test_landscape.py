@@ -1,6 +1,6 @@
 import math
 
-from common import models
+from common import data, models
 from common.analysis import landscape
 
 import numpy as np
@@ -101,17 +101,50 @@ def test_dropout_stays_off_when_statistics_are_recomputed(batch):
 
 def test_a_landscape_holds_every_plane(model, batch):
     steps = landscape.axis(1.0, 3)
-    found = landscape.measure({"net": model}, *batch, steps, range(2), "cpu")["net"]
+    nets = {"net": {0: model, 1: model}}
+    found = landscape.measure(nets, *batch, steps, "cpu")["net"]
     planes = found.grids
     assert {m: np.shape(planes[m]) for m in landscape.STATISTICS} == {
         "running": (2, 3, 3),
         "recomputed": (2, 3, 3),
     }
-    assert [grid[1][1] for grid in planes["running"]] == found.centres == [found.loss] * 2
+    assert [grid[1][1] for grid in planes["running"]] == found.centres("running") == found.losses
     assert planes["running"][0][0][2] != planes["running"][1][0][2]
     directions = [landscape.random_direction(model, seed) for seed in (2, 3)]
     corner = landscape.losses(model, *batch, directions, [(steps[0], steps[2])])[0]
     assert planes["running"][1][2][0] == pytest.approx(corner, rel=1e-5)  # rows: the second
+    with torch.no_grad():
+        wrong = (model(batch[0]).argmax(1) != batch[1]).float().mean().item()
+    assert found.errors == [wrong] * 2
+
+
+def test_networks_of_several_names_get_their_own_planes(batch):
+    nets = {}
+    for name, seeds in (("one", (0, 3)), ("two", (3,))):
+        nets[name] = {seed: models.build_twin("residual", 8, 10, 4, seed).eval() for seed in seeds}
+    together = landscape.measure(nets, *batch, landscape.axis(0.3, 3), "cpu")
+    for name in nets:
+        alone = landscape.measure({name: nets[name]}, *batch, landscape.axis(0.3, 3), "cpu")
+        assert alone[name] == together[name]
+    assert together["one"].grids["running"][1] == together["two"].grids["running"][0]
+
+
+def test_rise_is_counted_from_the_middle():
+    bowl = [[2.0, 1.0, 2.0], [1.0, 0.5, 1.0], [2.0, 1.0, 2.0]]
+    found = landscape.Landscape([0.5], [0.1], {"running": [bowl]})
+    assert found.rise("running") == [pytest.approx(12.5 / 9 - 0.5)]
+
+
+def test_training_stops_below_the_loss_or_never():
+    few = data.load("shapes", size=8, limit=200).first(64)
+    twins = {"plain": {seed: models.build_twin("plain", 8, 10, 4, seed) for seed in (0, 1)}}
+    options = {"batch_size": 32, "lr": 0.05, "device": "cpu"}
+    epochs = landscape.train_to_loss(twins, few, 9.0, 3, **options)
+    assert epochs == {"plain": [1, 1]}
+    before = [p.clone() for p in twins["plain"][0].parameters()]
+    assert landscape.train_to_loss(twins, few, 0.01, 2, **options) == {"plain": [None, None]}
+    after = list(twins["plain"][0].parameters())
+    assert not all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
 
 
 def test_axis_has_an_exact_centre():

@@ -20,10 +20,8 @@ import torch.nn as nn
 import torch.nn.functional as F
 
 from .gradients import activations
-from .seeds import Seeds
 
 PROBE_FITTED, PROBE_SCORED, CKA_IMAGES = 2_000, 500, 300  # images, at most
-CKA_PARTS = 3  # disjoint, so that CKA has a spread
 RIDGE = 1e-3  # of the probes, times the images
 
 
@@ -31,13 +29,16 @@ RIDGE = 1e-3  # of the probes, times the images
 class Probes:
     """Linear probes on the mean colour of the images, then on each block's pooled output.
 
-    Accuracies and their standard errors are shares of the images scored; `training_error` is the
-    network's own, of the images that the probes were fitted on.
+    Accuracies and their standard errors are shares of the images scored.
     """
 
     accuracies: list[float]
     standard_errors: list[float]
-    training_error: float
+
+    @property
+    def half_depth(self) -> float:
+        """The accuracy behind the block in the middle."""
+        return self.accuracies[len(self.accuracies) // 2]
 
 
 @dataclass
@@ -55,17 +56,16 @@ class Response:
 
 @dataclass
 class Features:
-    """What the blocks of one network hold: `cka` has a matrix of all pairs for every part of the
-    images."""
+    """What the blocks of one network hold: `cka` is the matrix of all pairs of them."""
 
     probes: Probes
-    cka: list[list[list[float]]]
+    cka: list[list[float]]
     response: Response
 
     @property
-    def cka_between_blocks(self) -> Seeds:
-        """Mean similarity of two different blocks, one number for every part of the images."""
-        return Seeds(mean_off_diagonal(matrix) for matrix in self.cka)
+    def cka_between_blocks(self) -> float:
+        """Mean similarity of two different blocks."""
+        return mean_off_diagonal(self.cka)
 
 
 @torch.no_grad()
@@ -146,27 +146,19 @@ def linear_probes(model: nn.Module, names: list[str], fitted, scored, classes: i
     """
     labels, truths = (torch.cat([y for _, y in batches]).cpu() for batches in (fitted, scored))
     colours = [torch.cat([pooled(x) for x, _ in batches]) for batches in (fitted, scored)]
-    outputs = [extract(model, [*names, ""], batches, pooled) for batches in (fitted, scored)]
+    outputs = [extract(model, names, batches, pooled) for batches in (fitted, scored)]
     pairs = [colours, *([split[name] for split in outputs] for name in names)]
     accuracies = [
         probe(x, labels, test, truths, classes).double().mean().item() for x, test in pairs
     ]
     standard_errors = [(share * (1 - share) / len(truths)) ** 0.5 for share in accuracies]
-    logits = outputs[0][""]  # "" is the network itself
-    error = (logits.argmax(dim=1) != labels).double().mean().item()
-    return Probes(accuracies, standard_errors, error)
+    return Probes(accuracies, standard_errors)
 
 
-def block_similarity(model: nn.Module, names: list[str], parts: Iterable) -> list:
-    """Debiased linear CKA of all pairs of the named modules' outputs: one matrix a part.
-
-    A part is a batch of at least four images.
-    """
-    matrices = []
-    for x in parts:
-        grams = extract(model, names, [(x, None)], gram)
-        matrices.append(cka_matrix([grams[name] for name in names]))
-    return matrices
+def block_similarity(model: nn.Module, names: list[str], x: torch.Tensor) -> list[list[float]]:
+    """Debiased linear CKA of all pairs of the named modules' outputs, on four images or more."""
+    grams = extract(model, names, [(x, None)], gram)
+    return cka_matrix([grams[name] for name in names])
 
 
 def strongest_channels(maps: torch.Tensor, count: int) -> torch.Tensor:
@@ -198,27 +190,31 @@ def _first_images(dataset: Dataset, split: str, count: int) -> list[tuple]:
     return batches
 
 
-def measure(nets: dict[str, nn.Module], dataset: Dataset, image: np.ndarray) -> dict[str, Features]:
-    """The Features of every network: probes and similarity by block, and how it sees one image.
+def measure(
+    nets: dict[str, dict[int, nn.Module]], dataset: Dataset, image: np.ndarray
+) -> dict[str, dict[int, Features]]:
+    """The Features of all networks {name: {seed: network}}: probes and similarity by block, and how
+    each sees one image (uint8, H W 3).
 
-    Probes are fitted on training images and scored on validation images. `image` is uint8, H W 3.
-    Leaves the networks in eval mode.
+    Probes are fitted on training images and scored on validation images. Leaves the networks in
+    eval mode.
     """
     fitted = _first_images(dataset, "train", PROBE_FITTED)
     scored = _first_images(dataset, "val", PROBE_SCORED)
-    parts = torch.cat([x for x, _ in fitted])[:CKA_IMAGES].tensor_split(CKA_PARTS)
+    compared = torch.cat([x for x, _ in fitted])[:CKA_IMAGES]
     mean, std = dataset.statistics
     pixels = torch.tensor(image, device=mean.device).permute(2, 0, 1)[None]  # 1 3 H W
-    features = {}
-    with training.progress("features", len(nets)) as bar:
-        for name, model in nets.items():
-            names = models.block_names(model)
-            features[name] = Features(
-                linear_probes(model, names, fitted, scored, len(dataset.classes)),
-                block_similarity(model, names, parts),
-                response(model, names, (pixels - mean) / std),
-            )
-            bar.update()
+    features: dict[str, dict[int, Features]] = {name: {} for name in nets}
+    with training.progress("features", sum(map(len, nets.values()))) as bar:
+        for name, by_seed in nets.items():
+            for seed, model in by_seed.items():
+                names = models.block_names(model)
+                features[name][seed] = Features(
+                    linear_probes(model, names, fitted, scored, len(dataset.classes)),
+                    block_similarity(model, names, compared),
+                    response(model, names, (pixels - mean) / std),
+                )
+                bar.update()
     return features
 
 

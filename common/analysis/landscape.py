@@ -1,4 +1,4 @@
-"""The loss around trained weights: directions, grids, and a number for how rough it is.
+"""The loss around trained weights: directions, grids, and numbers for how steep and rough it is.
 
 After Li et al. 2018 (arXiv:1712.09913), sections 4 and 6.
 """
@@ -23,24 +23,66 @@ STATISTICS = ("running", "recomputed")  # of batch norm
 
 @dataclass
 class Landscape:
-    """The loss (nats) around the weights of one network, on planes through them.
+    """The loss (nats) around the weights of several networks of one kind, each on its own plane.
 
-    `grids` holds, for each of STATISTICS, one grid a seed: grid[i][j] is the loss i steps along the
-    second and j steps along the first of that seed's directions. `loss` is the network's own.
+    `losses` and `errors` (share of images that are classified wrongly) hold each network's own;
+    `grids` holds, for each of STATISTICS, one grid a network: grid[i][j] is the loss i steps along
+    the second and j steps along the first of its two directions.
     """
 
-    loss: float
+    losses: list[float]
+    errors: list[float]
     grids: dict[str, list[list[list[float]]]]
 
-    @property
-    def centres(self) -> list[float]:
-        """The loss in the middle of every grid with running statistics."""
-        middle = len(self.grids["running"][0]) // 2
-        return [grid[middle][middle] for grid in self.grids["running"]]
+    def centres(self, statistics: str) -> list[float]:
+        """The loss in the middle of every grid."""
+        middle = len(self.grids[statistics][0]) // 2
+        return [grid[middle][middle] for grid in self.grids[statistics]]
 
     def curves_downwards(self, statistics: str) -> Seeds:
-        """Share of each plane where it has negative curvature, one a seed."""
+        """Share of each plane where it has negative curvature, one a network."""
         return Seeds(negative_curvature(grid) for grid in self.grids[statistics])
+
+    def rise(self, statistics: str) -> Seeds:
+        """Mean loss of each plane above the loss in its middle (nats), one a network."""
+        means = [float(np.mean(grid)) for grid in self.grids[statistics]]
+        return Seeds(a - b for a, b in zip(means, self.centres(statistics), strict=True))
+
+
+def train_to_loss(
+    twins: dict[str, dict[int, nn.Module]],
+    dataset,
+    target: float,
+    epochs: int,
+    *,
+    batch_size: int,
+    lr: float,
+    device: str,
+) -> dict[str, list[int | None]]:
+    """Train the networks {kind: {seed: network}}, each until its loss (nats) on the training
+    images, without augmentation and in eval mode, is below `target`.
+
+    Returns the epochs that each needed, {kind: one a seed}; None if `epochs` were not enough.
+    Raises: training.Diverged.
+    """
+    jobs = [(kind, seed) for kind, by_seed in twins.items() for seed in by_seed]
+    # The schedule is made for ten times the epochs, so that the rate has hardly fallen when a
+    # network stops: one that is stopped later must not be stopped at a smaller rate as well.
+    options = {"batch_size": batch_size, "lr": lr, "warmup": 0.03, "device": device}
+    with training.progress(f"{len(jobs)} networks", None, "step") as bar:
+
+        def epochs_needed(job: tuple[str, int]) -> int | None:
+            kind, seed = job
+            model = twins[kind][seed]
+            trainer = training.Trainer(model, dataset, 10 * epochs, seed=seed, **options)
+            for row in itertools.islice(trainer.run(bar), epochs):
+                loss, _ = training.evaluate(model, dataset, "train", device)
+                if loss < target:
+                    return row["epoch"]
+            return None
+
+        needed = iter(training.side_by_side(epochs_needed, jobs, device))
+    return {kind: list(itertools.islice(needed, len(by))) for kind, by in twins.items()}
 
 
 def random_direction(model: nn.Module, seed: int) -> dict[str, torch.Tensor]:
@@ -124,37 +166,41 @@ def negative_curvature(grid) -> float:
 
 
 def measure(
-    nets: dict[str, nn.Module], x, y, steps: list[float], seeds: range, device: str
+    nets: dict[str, dict[int, nn.Module]], x, y, steps: list[float], device: str
 ) -> dict[str, Landscape]:
-    """The Landscape of every network, for images x (N 3 H W) and labels y.
+    """The Landscape of all networks {name: {seed: network}}, for images x (N 3 H W) and labels y.
 
-    Every grid has a point for all pairs of `steps`. Networks of the same parameters are moved by
-    the same random numbers. Leaves the networks in eval mode.
+    Every grid has a point for all pairs of `steps`. The seed draws the directions: networks of the
+    same parameters and the same seed are moved by the same random numbers. Leaves the networks in
+    eval mode.
     """
-    jobs = list(itertools.product(nets, STATISTICS, seeds))
+    runs = [(model, seed) for by_seed in nets.values() for seed, model in by_seed.items()]
+    jobs = [(*run, statistics) for statistics in STATISTICS for run in runs]
     points = [(a, b) for b in steps for a in steps]
     with training.progress(f"{len(jobs)} planes", len(jobs) * len(points)) as bar:
 
-        def grid(job: tuple[str, str, int]) -> list[list[float]]:
-            name, statistics, seed = job
-            directions = [random_direction(nets[name], 2 * seed + i) for i in range(2)]
+        def grid(job: tuple[nn.Module, int, str]) -> list[list[float]]:
+            model, seed, statistics = job
+            directions = [random_direction(model, 2 * seed + i) for i in range(2)]
             recompute = statistics == "recomputed"
-            values = losses(nets[name], x, y, directions, points, recompute, bar.update)
+            values = losses(model, x, y, directions, points, recompute, bar.update)
             return np.reshape(values, (len(steps), len(steps))).tolist()
 
-        grids = training.side_by_side(grid, jobs, device)
+        grids = iter(training.side_by_side(grid, jobs, device))
 
     @torch.no_grad()
-    def own_loss(name: str) -> float:
-        return F.cross_entropy(nets[name].eval()(x), y).item()
+    def own(run: tuple[nn.Module, int]) -> tuple[float, float]:
+        logits = run[0].eval()(x)
+        return F.cross_entropy(logits, y).item(), (logits.argmax(1) != y).float().mean().item()
 
     # Side by side like the grids: another number of threads would sum in another order, and the
     # middle of a grid would differ from the network's own loss in the last bit.
-    own = training.side_by_side(own_loss, list(nets), device)
-    landscapes = {
-        name: Landscape(loss, {statistics: [] for statistics in STATISTICS})
-        for name, loss in zip(nets, own, strict=True)
-    }
-    for (name, statistics, _seed), values in zip(jobs, grids, strict=True):
-        landscapes[name].grids[statistics].append(values)
+    results = iter(training.side_by_side(own, runs, device))
+    landscapes = {}
+    for name, by_seed in nets.items():
+        numbers = zip(*itertools.islice(results, len(by_seed)), strict=True)
+        landscapes[name] = Landscape(*map(list, numbers), {})
+    for statistics in STATISTICS:
+        for name, by_seed in nets.items():
+            landscapes[name].grids[statistics] = list(itertools.islice(grids, len(by_seed)))
     return landscapes

@@ -55,3 +55,9 @@ BN_EXPLODES = Published(
     "infinity",
     "Yang et al. 2019, theorem 3.10",
 )
+FLATTER = Published(
+    "56", "layers: chaotic without shortcuts, flat with them", "Li et al. 2018, section 6"
+)
+SHALLOW_IS_BENIGN = Published(
+    "20", "layers: no dramatic non-convexity, with or without", "Li et al. 2018, section 6"
+)

@@ -125,17 +125,11 @@ def _find_skips(graph: Graph) -> None:
         graph.skip |= {(a, b) for a, b in graph.edges if b in inner} | {(end, name)}
 
 
-def draw(graphs: dict[str, Graph]):
+def draw(graphs: dict[str, Graph], title: str = ""):
     """A figure with each graph from top to bottom, all on one scale, shortcuts in blue.
 
-    The title counts what lies on each shortcut and behind its join.
+    Without a `title` it names the blocks on whose shortcut nothing lies, before and after the join.
     """
-    parts = []
-    for name, graph in graphs.items():
-        counts = graph.counts()
-        text = f"{name} {counts['on the shortcut']} on it, {counts['after the join']} after it"
-        parts.append(text if graph.skip else f"{name} has none")
-    title = f"Operations on the shortcut and after the join: {'; '.join(parts)}"
     subtitle = "Traced from common/blocks by torch.fx, laid out by the longest path. Shapes: "
     subtitle += "channels x height x width of the result. Blue: the shortcut and its join"
     nodes = [node for graph in graphs.values() for node in graph.nodes.values()]
@@ -143,7 +137,7 @@ def draw(graphs: dict[str, Graph]):
     right = max([LANE * node.lane + HALF_WIDTH + 0.2 for node in nodes] + [HALF_WIDTH + 0.7])
     layers = max(node.layer for node in nodes) + 1
     size = 0.68 * len(graphs) * (right - left), 0.6 * (layers + 1) + 1  # inches
-    figure, axes = new_figure(title, subtitle, *size, ncols=len(graphs), squeeze=False)
+    figure, axes = new_figure(title or _free(graphs), subtitle, *size, ncols=len(graphs), squeeze=False)
     for ax, (name, graph) in zip(axes[0], graphs.items(), strict=True):
         for edge in graph.edges:
             _draw_edge(ax, graph, *edge)
@@ -153,6 +147,14 @@ def draw(graphs: dict[str, Graph]):
         ax.set(xlim=(left, right), ylim=(0.4 - layers, 1.3))
         ax.set_axis_off()
     return figure
+
+
+def _free(graphs: dict[str, Graph]) -> str:
+    """Which blocks leave x alone."""
+    counts = {name: graph.counts() for name, graph in graphs.items()}
+    free = [n for n, c in counts.items() if c["on the shortcut"] == c["after the join"] == 0]
+    title = f"{' and '.join(free) or 'No block here'} leave{'s' * (len(free) < 2)} x alone: "
+    return title + "nothing on the shortcut, nothing after the join"
 
 
 def _draw_node(axes, node: Node) -> None:

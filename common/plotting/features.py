@@ -1,7 +1,5 @@
 """What the features of a network hold."""
 
-from common.analysis.features import Features
-
 import numpy as np
 import seaborn
 import torch
@@ -19,26 +17,30 @@ def mosaic(channels: np.ndarray) -> np.ndarray:
     return np.block([[padded[0], padded[1]], [padded[2], padded[3]]])[:-gap, :-gap]
 
 
-def feature_evolution(image, classes: list[str], features: dict[str, Features], setup: str):
+def feature_evolution(image, classes: list[str], features: dict[str, dict], setup: str):
     """One image through the networks; linear probes by depth; similarity of all blocks.
 
-    `image` is H W 3. The title says how separable the classes are behind the last block of each
-    network and how similar its blocks are, the subtitle how it was measured, with `setup`.
+    `image` is H W 3, `features` holds {name: {seed: Features}}, `setup` says how it was measured.
+    The image passes through the first network of each name; probes show the mean over networks and
+    their range, of a single one the standard error; similarities are means over networks. The
+    title says how separable the classes are at half depth.
     """
-    ends = [f"{name} {100 * f.probes.accuracies[-1]:.0f} %" for name, f in features.items()]
-    means = [f"{name} {f.cka_between_blocks.mean:.2f}" for name, f in features.items()]
-    title = f"A linear probe after the last block reads the class: {', '.join(ends)}; "
-    title += f"mean CKA between blocks: {', '.join(means)}"
+    halves = {n: np.mean([f.probes.half_depth for f in by.values()]) for n, by in features.items()}
+    parts = [f"{100 * share:.0f} % in {name}" for name, share in halves.items()]
+    title = f"At half depth a linear probe reads the class of {' and '.join(parts)}"
+    first = {name: next(iter(by_seed.values())) for name, by_seed in features.items()}
     count = len(features)
-    columns = 1 + max(len(f.response.channels) for f in features.values())
+    columns = 1 + max(len(f.response.channels) for f in first.values())
     size = max(12, 2.2 * columns, 4 * count + 4), 2.4 * count + 5.2
-    subtitle = "Four strongest channels a stage; probes on pooled features, standard error. "
-    figure = style.titled(title, subtitle + setup, *size)
+    networks = max(map(len, features.values()))
+    subtitle = "Four strongest channels a stage; linear probes on pooled features, "
+    subtitle += f"mean and range of {networks} networks" if networks > 1 else "standard error"
+    figure = style.titled(title, f"{subtitle}. {setup}", *size)
     upper, lower = figure.add_gridspec(2, 1, height_ratios=[2.2 * count, 4.0])
     upper = upper.subgridspec(count, columns)
     lower = lower.subgridspec(1, 1 + count, width_ratios=[1.3] + [1] * count)
     styles = style.network_styles(features)
-    for i, (name, found) in enumerate(features.items()):
+    for i, (name, found) in enumerate(first.items()):
         predicted, probability = found.response.predicted, found.response.probability
         panels = {f"taken for: {classes[predicted]} ({100 * probability:.0f} %)": image}
         panels |= {layer: mosaic(maps) for layer, maps in found.response.channels.items()}
@@ -48,9 +50,9 @@ def feature_evolution(image, classes: list[str], features: dict[str, Features], 
             if j == 0:
                 ax.set_ylabel(name.replace(", ", "\n"), color=styles[name][0], weight="bold")
     _probe_curves(figure.add_subplot(lower[0]), features)
-    for i, (name, found) in enumerate(features.items()):
+    for i, (name, by_seed) in enumerate(features.items()):
         ax = figure.add_subplot(lower[1 + i])
-        _similarity_map(ax, found.cka, colour_bar=i == count - 1)
+        _similarity_map(ax, [f.cka for f in by_seed.values()], colour_bar=i == count - 1)
         ax.set_title(f"similarity of blocks\n{name}", fontsize=11)
         ax.set(xlabel="block", ylabel="" if i else "block")
     return figure
@@ -64,23 +66,25 @@ def _picture(ax, picture: np.ndarray, title: str) -> None:
     seaborn.despine(ax=ax, left=True, bottom=True)
 
 
-def _probe_curves(ax, features: dict[str, Features]) -> None:
-    """Accuracy of the probes by depth with its standard error."""
+def _probe_curves(ax, features: dict[str, dict]) -> None:
+    """Accuracy of the probes by depth: mean and range over networks, or one's standard error."""
     ends, styles = [], style.network_styles(features)
-    for name, found in features.items():
-        accuracy = 100 * np.array(found.probes.accuracies)
-        error = 100 * np.array(found.probes.standard_errors)
-        bounds = [accuracy - error, accuracy + error]
-        end = style.band(ax, range(len(accuracy)), bounds, styles[name])
+    for name, by_seed in features.items():
+        probes = [found.probes for found in by_seed.values()]
+        runs = 100 * np.array([p.accuracies for p in probes])
+        if len(probes) == 1:
+            error = 100 * np.array(probes[0].standard_errors)
+            runs = np.concatenate([runs - error, runs + error])
+        end = style.band(ax, range(runs.shape[1]), runs, styles[name])
         ends.append((end, name, styles[name][0]))
-    ax.set(xlim=(0, max(len(f.probes.accuracies) for f in features.values()) - 1))
+    ax.set(xlim=(0, max(line.get_xdata()[-1] for line in ax.lines)))
     ax.set(xlabel="block (0: the image's mean colour)", ylabel="linear probe, accuracy (%)")
     ax.xaxis.get_major_locator().set_params(integer=True)
     style.label_ends(ax, ends, 0.07)
 
 
 def _similarity_map(ax, cka: list, colour_bar: bool) -> None:
-    """CKA of all pairs of blocks, mean over the parts of the images."""
+    """CKA of all pairs of blocks, mean over networks."""
     mean = torch.tensor(cka, dtype=torch.float64).nanmean(dim=0).numpy()
     key = {"label": "debiased linear CKA", "shrink": 0.8}
     scale = {"vmin": 0, "vmax": 1, "cmap": "cividis", "square": True, "cbar_kws": key}

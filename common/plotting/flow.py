@@ -1,5 +1,7 @@
 """Gradients by depth: how they grow or fade on their way from the last block to the first."""
 
+import statistics
+
 from common.analysis.gradients import CONDITIONS, THEORY, course, first_over_last, growth
 
 import numpy as np
@@ -40,29 +42,20 @@ def towers(outputs: dict, weights: dict, images: str):
 
 
 def gradient_flow(start: dict, trained: dict, setup: str):
-    """Gradient norms of plain and residual networks: a panel a condition, and one trained.
+    """Gradient norms of plain and residual networks: a panel a condition, and the trained ones.
 
-    `start` holds {(kind, condition): [norms of a seed, ...]}, `trained` {network: norms}. The
-    title says whose gradient vanishes, explodes or stays level.
+    `start` holds {(kind, condition): [norms of a network, ...]}, `trained` the same by the name
+    alone. The title says by what factor the ends differ with batch norm.
     """
-    courses = []
-    for kind in style.TWINS:
-        bare, normed = start[kind, CONDITIONS[0]], start[kind, "BN"]
-        courses.append(
-            f"{kind}'s gradient {course(bare)} with the default init "
-            f"(x{first_over_last(bare):.1g}) and {course(normed)} with BN "
-            f"(x{first_over_last(normed):.2g})"
-        )
-    title = f"From the last block to the first, {'; '.join(courses)}"
+    plain, residual = (first_over_last(start[kind, "BN"]) for kind in style.TWINS)
+    title = f"With BN a fresh plain network's gradient is {plain:.2g} times as large at the first "
+    title += f"block as at the last, a residual one's {residual:.2g} times"
     figure, axes = style.new_figure(title, setup, 12, 8, nrows=2, ncols=2)
     panels = {c: {kind: start[kind, c] for kind in style.TWINS} for c in CONDITIONS}
-    panels["BN, after training"] = {name: [norms] for name, norms in trained.items()}
+    panels["BN, after training"] = trained
     for ax, (condition, networks) in zip(axes.flat, panels.items(), strict=True):
-        labels = {}
-        for name, runs in networks.items():
-            labels[name] = f"{name} {course(runs)}, x{first_over_last(runs):.2g}"
-        if condition in THEORY:
-            labels["theory"] = f"theory x{THEORY[condition]:.3g} a layer"
+        labels = {name: f"{name} x{first_over_last(runs):.2g}" for name, runs in networks.items()}
+        labels["theory"] = "theory: wide, fully\nconnected, no stride"
         _panel(ax, condition, networks, labels)
     for ax in axes[:, 0]:
         ax.set_ylabel("gradient norm / last block's")

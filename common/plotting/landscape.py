@@ -7,57 +7,60 @@ from matplotlib.colors import LogNorm
 
 from . import style
 
-CAP = 10.0  # nats: above it the colours do not change
+LEVELS = 14  # of the contours, in all panels the same
 
 
-def loss_landscape(
-    landscapes: dict[str, Landscape], errors: dict[str, float], steps: list[float], setup: str
-):
-    """Contours of the loss, a column a network, a row a way to take batch-norm statistics.
+def loss_landscape(landscapes: dict[str, Landscape], steps: list[float], setup: str):
+    """Contours of the loss, a column a kind of network, a row a way to take batch-norm statistics.
 
-    Of each network the first seed's grids are drawn; `steps` are the points of their sides and
-    `errors` the networks' training errors (shares). The title compares how much of the planes
-    curves downwards; `setup` says for which images. All panels share one logarithmic colour
-    scale, which ends at CAP.
+    Of each kind the first network is drawn; `steps` are the points of the grids' sides, `setup`
+    says for which networks and images. The title says how much the loss rises. All panels share
+    levels and one logarithmic colour scale, from the lowest to the highest loss on any of them.
     """
-    shares = {s: {n: ls.curves_downwards(s) for n, ls in landscapes.items()} for s in STATISTICS}
-    means = {
-        statistics: ", ".join(f"{name} {100 * share.mean:.0f} %" for name, share in row.items())
-        for statistics, row in shares.items()
-    }
-    title = f"Share of the plane around the weights that curves downwards: {means['running']}; "
-    title += f"with BN statistics recomputed: {means['recomputed']}"
-    pairs = len(next(iter(landscapes.values())).grids["running"])
-    subtitle = f"{len(steps)}x{len(steps)} points; mean ± deviation of {pairs} pairs of "
-    subtitle += f"directions, the first is drawn. {setup}"
+    title = _rises({name: landscape.rise("running").mean for name, landscape in landscapes.items()})
+    count = max(len(landscape.losses) for landscape in landscapes.values())
+    subtitle = f"{len(steps)}x{len(steps)} points; rise: mean of the plane above its middle"
+    subtitle += f", mean ± deviation of {count} networks, the first is drawn" * (count > 1)
     size = max(8, 1.4 + 4.5 * len(landscapes)), 0.9 + 4.2 * len(STATISTICS)
     layout = {"nrows": len(STATISTICS), "ncols": len(landscapes), "sharex": True, "sharey": True}
-    figure, axes = style.new_figure(title, subtitle, *size, squeeze=False, **layout)
+    figure, axes = style.new_figure(title, f"{subtitle}. {setup}", *size, squeeze=False, **layout)
     scale, ticks = _colour_scale([ls.grids[s][0] for ls in landscapes.values() for s in STATISTICS])
     for row, statistics in zip(axes, STATISTICS, strict=True):
         for ax, (name, landscape) in zip(row, landscapes.items(), strict=True):
             grid = landscape.grids[statistics][0]
-            filled = ax.contourf(steps, steps, grid, cmap="viridis", extend="max", **scale)
-            ax.contour(steps, steps, grid, colors="white", linewidths=0.5, **scale)
+            filled = ax.contourf(steps, steps, grid, cmap="viridis", extend="both", **scale)
+            lines = ax.contour(steps, steps, grid, colors="white", linewidths=0.7, **scale)
+            ax.clabel(lines, fmt="%.3g", fontsize=8)
             ax.plot(0, 0, "+", color="white", markersize=10, markeredgewidth=2)
-            text = f"{name}, {statistics} BN statistics\ntraining error {100 * errors[name]:.0f} %;"
-            text += f" curves downwards: {shares[statistics][name]:.0%}"
+            text = f"{name}, {statistics} BN statistics\n{landscape.rise(statistics):.2f} nats rise"
             ax.set_title(text, fontsize=10)
             ax.set(aspect="equal")
         row[0].set_ylabel("second direction")
     for ax in axes[-1]:
         ax.set_xlabel("first direction (1: every filter's own norm)")
-    bar = figure.colorbar(filled, ax=axes, shrink=0.7, ticks=ticks, format="%g")
+    bar = figure.colorbar(filled, ax=axes, shrink=0.7, ticks=ticks, format="%.3g")
     bar.set_label("loss (nats), one scale for all panels")
     return figure
 
 
-def _colour_scale(grids: list[list[list[float]]]) -> tuple[dict, list[float]]:
-    """Contour levels and norm from the lowest loss of all grids to CAP, and the colour bar's ticks.
+def _rises(rises: dict[str, float]) -> str:
+    """How much the loss rises around the networks, in words."""
+    if set(rises) == set(style.TWINS):
+        less, more = sorted(rises, key=rises.get)
+        title = f"Stopped at equal loss, {more} networks lie in the steeper bowl: around them the "
+        return (
+            title + f"loss rises by {rises[more]:.2f} nats, around {less} ones by {rises[less]:.2f}"
+        )
+    parts = [f"{name} {rise:.2f}" for name, rise in rises.items()]
+    return f"Around the weights the loss rises, in nats: {', '.join(parts)}"
 
-    A minimum slightly below the lowest loss keeps that point inside the first level.
-    """
-    lowest = max(1e-3, 0.999 * min(np.nanmin(grid) for grid in grids))
-    top = max(CAP, 2 * lowest)
-    ticks = [tick for tick in (0.001, 0.01, 0.1, 0.2, 0.5, 1, 2, 5, CAP) if lowest <= tick <= top]
-    return {"levels": np.geomspace(lowest, top, 32), "norm": LogNorm(lowest, top)}, ticks
+
+def _colour_scale(grids: list[list[list[float]]]) -> tuple[dict, list[float]]:
+    """Contour levels and norm from the lowest to the highest loss of all grids, and the colour
+    bar's ticks."""
+    values = np.concatenate([np.ravel(grid) for grid in grids])
+    values = values[np.isfinite(values)]
+    lowest = max(1e-3, 0.999 * values.min())  # keeps the lowest point inside the first level
+    highest = max(1.001 * values.max(), 1.1 * lowest)
+    levels = np.geomspace(lowest, highest, LEVELS)
+    return {"levels": levels, "norm": LogNorm(lowest, highest)}, levels[::2].tolist()

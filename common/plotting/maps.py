@@ -122,26 +122,33 @@ def stems(image, maps: dict[str, dict], images: str):
     """An image and what reaches each stage behind every stem, pixel by pixel.
 
     `image` is 3 H W, `maps` holds {stem: {stage: activations 1 C H W}}, `images` says where the
-    image is from. Of every stage the strongest channel is drawn.
+    image is from. Of every stage the strongest channel is drawn, unless it is a single pixel.
     """
-
-    def size(tensor) -> str:
-        return f"{tensor.shape[-2]}x{tensor.shape[-1]}"
-
-    ends = {stem: size(list(stages.values())[-1]) for stem, stages in maps.items()}
-    title = f"A {size(image)} image reaches the classifier as {ends['cifar']} behind the CIFAR "
-    title += f"stem, as {ends['imagenet']} behind the ImageNet stem"
+    left = {stem: list(stages.values())[-1][0, 0].numel() for stem, stages in maps.items()}
+    title = f"Of a {_size(image)} image the CIFAR stem leaves {left['cifar']} pixels to the end of "
+    title += f"the network, the ImageNet stem {left['imagenet']}"
     subtitle = f"ResNet-18, untrained, one image of {images}; the strongest channel of each "
-    subtitle += "stage, coloured from its least to its largest value (one pixel: no range)"
+    subtitle += "stage, coloured from its least to its largest value. After layer4 each channel is "
+    subtitle += "averaged over its pixels"
     figure, axes = style.new_figure(title, subtitle, 11, 4.6, nrows=2, ncols=6)
     for row, (stem, stages) in zip(axes, maps.items(), strict=True):
         row[0].imshow(image.permute(1, 2, 0))
-        row[0].set_title(f"image {size(image)}", fontsize=10)
+        row[0].set_title(f"image {_size(image)}", fontsize=10)
         row[0].set_ylabel(f"{stem} stem", fontsize=11)
         for ax, (stage, activations) in zip(row[1:], stages.items(), strict=True):
-            channel = activations[0].abs().sum(dim=(1, 2)).argmax()  # a 1x1 map has no variance
+            ax.set_title(f"{stage} {_size(activations)}", fontsize=10)
+            if activations[0, 0].numel() == 1:
+                words = {"ha": "center", "va": "center", "transform": ax.transAxes}
+                ax.text(0.5, 0.5, "one pixel a channel:\nno picture", fontsize=9, **words)
+                ax.set(aspect="equal")
+                continue
+            channel = activations[0].flatten(1).std(dim=1).argmax()
             ax.imshow(activations[0, channel], cmap="cividis")
-            ax.set_title(f"{stage} {size(activations)}", fontsize=10)
         for ax in row:
             ax.set(xticks=[], yticks=[])
     return figure
+
+
+def _size(tensor) -> str:
+    """Height and width."""
+    return f"{tensor.shape[-2]}x{tensor.shape[-1]}"

@@ -32,19 +32,27 @@ def confusion(counts: torch.Tensor, classes: list[str], subtitle: str):
 
 
 def reliability(found: dict, images: int, what: str):
-    """Accuracy by confidence; `found` comes from predictions.calibration."""
+    """Accuracy by confidence; `found` comes from predictions.calibration.
+
+    Points of different size stand for different numbers of images; bars are Wilson intervals. No
+    line joins them: between a bin of 3 images and the next there is no course.
+    """
     confidence, accuracy, counts = np.array(found["bins"]).T
     gap = 100 * (np.average(confidence, weights=counts) - np.average(accuracy, weights=counts))
     word = "higher" if gap > 0 else "lower"
-    title = f"Confidence is {abs(gap):.1f} points {word} than accuracy on average; "
-    title += f"expected calibration error {100 * found['ece']:.1f} %"
+    title = f"Confidence is {abs(gap):.1f} points {word} than accuracy on average"
     subtitle = f"{what}, {images} test images in {predictions.BINS} bins of equal width by the "
-    subtitle += "highest probability; the numbers count a bin's images"
+    subtitle += "highest probability; numbers: a bin's images; bars: 95 % intervals (Wilson). "
+    subtitle += f"Expected calibration error {100 * found['ece']:.1f} %"
     figure, ax = style.new_figure(title, subtitle, 8, 6)
     ax.plot([0, 100], [0, 100], color=style.GREY, linewidth=1)
-    ax.plot(100 * confidence, 100 * accuracy, "o-", color=style.OTHERS[0])
+    hits = np.round(accuracy * counts).astype(int)
+    bounds = 100 * np.array([predictions.wilson(*pair) for pair in zip(hits, counts, strict=True)])
+    ax.vlines(100 * confidence, *bounds.T, color=style.OTHERS[0], linewidth=1.5)
+    sizes = 20 + 280 * counts / counts.max()  # the area grows with the number
+    ax.scatter(100 * confidence, 100 * accuracy, sizes, color=style.OTHERS[0], zorder=3)
     for x, y, count in zip(confidence, accuracy, counts, strict=True):
-        place = {"xytext": (-6, 5), "textcoords": "offset points", "fontsize": 9, "ha": "right"}
+        place = {"xytext": (-9, 9), "textcoords": "offset points", "fontsize": 9, "ha": "right"}
         text = ax.annotate(f"{int(count)}", (100 * x, 100 * y), **place)
         text.set_path_effects([patheffects.withStroke(linewidth=3, foreground="white")])
     ax.text(105, 100, "perfectly\ncalibrated", color=style.GREY, va="center")
