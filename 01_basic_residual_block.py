@@ -75,14 +75,15 @@ def main(argv: list[str] | None = None) -> dict:
 
     report.section("2. PlainBlock -> BasicBlock: the shortcut is the whole difference")
     # Read from the source itself, so that this text cannot drift away from the code.
-    measured["source_difference"] = analysis.source_difference(PlainBlock, BasicBlock)
+    measured["source_difference"] = analysis.source_difference(
+        PlainBlock.forward, BasicBlock.forward
+    )
     for line in measured["source_difference"]:
         report.say(line)
-    graphs = [plotting.diagram.trace(kind(64, 64), 64, 56, 56) for kind in (PlainBlock, BasicBlock)]
-    named = dict(zip(("PlainBlock", "BasicBlock"), graphs, strict=True))
-    report.figure(plotting.diagram.draw(named, "The whole idea: one extra arrow"), "block")
-    report.say("What matters is `out + self.shortcut(x)`.")
-    report.say("The rest joins shapes that differ (section 6).")
+    report.say("`shortcut(x)` is x itself. Where the shapes differ it joins them (section 6).")
+    kinds = (PlainBlock, BasicBlock)
+    graphs = {kind.__name__: plotting.diagram.trace(kind(64, 64), 64, 56, 56) for kind in kinds}
+    report.figure(plotting.diagram.draw(graphs, "The whole idea: one extra arrow"), "block")
 
     report.section("3. Switch F off: the residual block is the identity, the plain block is dead")
     # Where F contributes nothing, only the shortcut is left to carry the signal.
@@ -91,7 +92,8 @@ def main(argv: list[str] | None = None) -> dict:
     report.section("4. Learning to do nothing")
     # A deeper network is no worse than a shallow one if its further blocks can pass on what they
     # get. What comes for free with F = 0 plain blocks have to learn.
-    measured["errors_of_doing_nothing"] = do_nothing(report, range(args.seed, args.seed + args.seeds))
+    seeds = range(args.seed, args.seed + args.seeds)
+    measured["errors_of_doing_nothing"] = do_nothing(report, seeds)
 
     report.section('5. The "+1": dH/dx = dF/dx + I')
     # The same identity in the derivative: a path on which the gradient meets no weight.
@@ -106,7 +108,7 @@ def main(argv: list[str] | None = None) -> dict:
     report.section("7. Gradient flow with depth: vanishing and exploding are different diseases")
     # One block changes little. A tower of many shows what the change grows to, layer by layer.
     x, y = next(images.batches("train", IMAGES))  # all of them in one batch
-    build, seeds = partial(tower, args.blocks), range(args.seed, args.seed + args.seeds)
+    build = partial(tower, args.blocks)
     towers = gradients.of_towers(build, TOWERS, seeds, x, y)
     outputs = {key: [run.outputs for run in runs] for key, runs in towers.items()}
     weights = {key: [run.weights for run in runs] for key, runs in towers.items()}
@@ -171,8 +173,8 @@ def switch_off(report) -> float:
         nn.init.zeros_(block.bn2.weight)  # F ends in this scale; its shift is zero from the start
     from_identity = (residual(x) - F.relu(x)).abs().max().item()
     left_of_plain = plain(x).abs().max().item()
-    report.say(f"BasicBlock: largest |y - relu(x)| = {from_identity}")
-    report.say(f"PlainBlock: largest |y|           = {left_of_plain}")
+    report.say(f"BasicBlock gives what it got: the largest |y - relu(x)| is {from_identity}.")
+    report.say(f"PlainBlock gives nothing: the largest |y| is {left_of_plain}.")
     report.check("BasicBlock is relu(x) exactly", from_identity == 0.0)
     report.check("PlainBlock is zero exactly", left_of_plain == 0.0)
     return from_identity

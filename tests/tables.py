@@ -181,10 +181,14 @@ def claims_page(recorded: Path) -> str:
         if not findings:
             continue
         parts.append(f"## [Lesson {number(results)}](../{results['lesson']}.py): {about(results)}")
-        parts.append(markdown(["claim", "measured", "verdict", "source"], rows_of(findings, sources)))
+        parts.append(
+            markdown(["claim", "measured", "verdict", "source"], rows_of(findings, sources))
+        )
         counted = sorted({f["n"] for f in findings if f["n"] != "exact"})
         n = f"n = {' or '.join(map(str, counted))} networks" if counted else "Exact"
-        exact = " Rows with one number are exact." if counted and len(counted) < len(findings) else ""
+        exact = (
+            " Rows with one number are exact." if counted and len(counted) < len(findings) else ""
+        )
         parts.append(f"{n}, on {results['data']}.{exact}")
     notes = [f"[^{i}]: {source}" for i, source in enumerate(sources, 1)]
     return "\n\n".join([*parts, "## Sources", "\n".join(notes)]) + "\n"
@@ -286,7 +290,9 @@ def lessons(recorded: Path) -> str:
     for results in lesson_results(recorded):
         name = f"{results['lesson']}.py"
         question, answer = QUESTION[number(results)]
-        rows.append([f"[{number(results)}]({name})", question, answer, f"{results['seconds']:.0f} s"])
+        rows.append(
+            [f"[{number(results)}]({name})", question, answer, f"{results['seconds']:.0f} s"]
+        )
     return markdown(["", "question", "answer in a line", "time"], rows, "3")
 
 

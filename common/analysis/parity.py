@@ -4,6 +4,8 @@ import ast
 import difflib
 import inspect
 import math
+import textwrap
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -41,19 +43,20 @@ def parity(ours: nn.Module, reference: nn.Module, x, y) -> tuple[float, float]:
     return logits, relative_difference(*pairs)
 
 
-def source_difference(old: type, new: type) -> list[str]:
-    """Where two classes are defined, then the lines of code that only one has (-old, +new)."""
+def source_difference(old: Callable, new: Callable) -> list[str]:
+    """Where two classes or functions are defined, then the lines that only one has (-old, +new)."""
     places, root = [], Path(__file__).resolve().parent.parent.parent
-    for cls in (old, new):
-        path = Path(inspect.getsourcefile(cls)).resolve().relative_to(root).as_posix()
-        places.append(f"{cls.__name__}: {path}, line {inspect.getsourcelines(cls)[1]}")
+    for code in (old, new):
+        path = Path(inspect.getsourcefile(code)).resolve().relative_to(root).as_posix()
+        places.append(f"{code.__qualname__}: {path}, line {inspect.getsourcelines(code)[1]}")
     lines = difflib.unified_diff(_code(old), _code(new), n=0)
     return places + [line for line in lines if not line.startswith(("---", "+++", "@@"))]
 
 
-def _code(cls: type) -> list[str]:
-    """The source of a class without docstrings and blank lines, each signature on one line."""
-    lines = inspect.getsource(cls).splitlines()
+def _code(code: Callable) -> list[str]:
+    """The source of a class or function without docstrings and blank lines, each signature on one
+    line."""
+    lines = textwrap.dedent(inspect.getsource(code)).splitlines()
     for node in ast.walk(ast.parse("\n".join(lines))):
         if isinstance(node, ast.FunctionDef):
             first, last = node.lineno - 1, node.body[0].lineno - 1

@@ -137,7 +137,9 @@ def draw(graphs: dict[str, Graph], title: str = ""):
     right = max([LANE * node.lane + HALF_WIDTH + 0.2 for node in nodes] + [HALF_WIDTH + 0.7])
     layers = max(node.layer for node in nodes) + 1
     size = 0.68 * len(graphs) * (right - left), 0.6 * (layers + 1) + 1  # inches
-    figure, axes = new_figure(title or _free(graphs), subtitle, *size, ncols=len(graphs), squeeze=False)
+    figure, axes = new_figure(
+        title or _free(graphs), subtitle, *size, ncols=len(graphs), squeeze=False
+    )
     for ax, (name, graph) in zip(axes[0], graphs.items(), strict=True):
         for edge in graph.edges:
             _draw_edge(ax, graph, *edge)

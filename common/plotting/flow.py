@@ -1,8 +1,6 @@
 """Gradients by depth: how they grow or fade on their way from the last block to the first."""
 
-import statistics
-
-from common.analysis.gradients import CONDITIONS, THEORY, course, first_over_last, growth
+from common.analysis.gradients import CONDITIONS, THEORY, first_over_last, growth
 
 import numpy as np
 
