@@ -1,10 +1,12 @@
-"""Record the lessons' results under .github/recorded and write README.md's tables anew.
+"""Record the lessons' results under .github/recorded and write the pages' tables anew.
 
-The tables are made anew either way: of mistakes (measured), of models (counted, and recorded), and
-of lessons, variants, CIFAR-10, claims, fine-tuning and speed (recorded).
+Pages: README.md and, under .github, claims.md, results.md and mistakes.md. Their tables are made
+anew either way, of what is recorded, counted (models) and measured (mistakes).
 
-python -m tests.record              run every lesson, then refresh the README
-python -m tests.record --no-run     refresh the README from what is recorded
+python -m tests.record              run every lesson, then refresh the pages
+python -m tests.record --no-run     refresh the pages from what is recorded
+python -m tests.record --keep-rates outputs/03_training_comparison/results.json --data CIFAR-10 \\
+    --device M1                     keep the grid of learning rates of lesson 3 with --rates
 python -m tests.record --keep outputs/06_practical_example/results.json --data CIFAR-10 --device M1
                                     keep a long run of lesson 6 at the commit checked out
 """
@@ -17,10 +19,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+from common import plotting
+from common.analysis import rates
 from tests import tables
 
 ROOT = Path(__file__).resolve().parent.parent
 RECORDED = ROOT / ".github" / "recorded"
+PAGES = ROOT / "README.md", ROOT / ".github" / "results.md"  # of words and tables
+TABLES = ("main_result", "first_lines", "lessons", "found")  # of the README
+TABLES += ("cifar10", "models", "variants", "finetune", "speed")
 
 
 def refresh_table(readme: str, name: str, table: str) -> str:
@@ -29,14 +36,14 @@ def refresh_table(readme: str, name: str, table: str) -> str:
     return re.sub(marked, lambda match: f"{match[1]}{table}\n\n{match[2]}", readme, flags=re.DOTALL)
 
 
-def refresh_all(readme: str) -> str:
-    """The README as what is recorded, and the code, would have it."""
+def refresh_all(page: str) -> str:
+    """A page with its tables as what is recorded, and the code, would have them."""
     made = {"mistakes": tables.mistakes()}
-    for name in ("lessons", "variants", "cifar10", "models", "claims", "finetune", "speed"):
+    for name in TABLES:
         made[name] = getattr(tables, name)(RECORDED)
     for name, table in made.items():
-        readme = refresh_table(readme, name, table)
-    return readme
+        page = refresh_table(page, name, table)
+    return page
 
 
 def flags_of(settings: dict) -> str:
@@ -82,6 +89,30 @@ def keep(path: Path, data: str, device: str, commit: str) -> Path:
     return target
 
 
+def keep_rates(path: Path, data: str, device: str, commit: str) -> Path:
+    """Keep the grid of learning rates of a run of lesson 3, and its picture."""
+    results = json.loads(path.read_text(encoding="utf-8"))
+    settings = results["settings"]
+    names = ("images", "width", "image_size", "epochs", "seeds", "rates")
+    flags = [f"--{n.replace('_', '-')} {re.sub(r'[^0-9. ]', '', settings[n])}" for n in names]
+    kept = {
+        "command": f"python 03_training_comparison.py --data-dir DIR {' '.join(flags)}",
+        "data": data,
+        "device": device,
+        "commit": commit,
+        "rates": results["measured"]["rates"],
+    }
+    target = RECORDED / "rates" / "cifar10.json"
+    target.parent.mkdir(exist_ok=True)
+    target.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
+    setup = f"{settings['images']} images of the {data}, {settings['image_size']} pixels, width "
+    setup += f"{settings['width']}, {settings['epochs']} epochs; {settings['seeds']} seeds: mean "
+    plotting.use_theme(show=False)
+    figure = plotting.curves.rate_curves(rates.from_json(kept["rates"]), setup + "and range")
+    figure.savefig(target.with_suffix(".png"))
+    return target
+
+
 def checked_out() -> str:
     """The commit that is checked out."""
     command = ["git", "rev-parse", "--short", "HEAD"]
@@ -95,22 +126,26 @@ def main() -> None:
     add = parser.add_argument
     add("--no-run", action="store_true", help="only refresh the README")
     add("--keep", type=Path, metavar="FILE", help="results.json of a long run of lesson 6")
-    add("--data", help="what --keep ran on: CIFAR-10, say")
+    add("--keep-rates", type=Path, metavar="FILE", help="results.json of lesson 3 with --rates")
+    add("--data", help="what that ran on: CIFAR-10, say")
     add("--device", help="the same: the name of the processor")
-    add("--commit", help="of the code that --keep ran (default: the one checked out)")
+    add("--commit", help="of the code that ran (default: the one checked out)")
     args = parser.parse_args()
-    if args.keep:
+    if args.keep or args.keep_rates:
         if not (args.data and args.device):
-            parser.error("--keep needs --data and --device")
-        print(keep(args.keep, args.data, args.device, args.commit or checked_out()))
+            parser.error("--keep and --keep-rates need --data and --device")
+        kept = keep if args.keep else keep_rates
+        where = args.data, args.device, args.commit or checked_out()
+        print(kept(args.keep or args.keep_rates, *where))
     elif not args.no_run:
         for script in sorted(ROOT.glob("0*.py")):
             where = ["--out-dir", str(RECORDED.relative_to(ROOT))]
             command = [sys.executable, script.name, "--data", "shapes", *where]
             subprocess.run(command, cwd=ROOT, check=True)
-    path = ROOT / "README.md"
-    path.write_text(refresh_all(path.read_text(encoding="utf-8")), encoding="utf-8")
+    for path in PAGES:
+        path.write_text(refresh_all(path.read_text(encoding="utf-8")), encoding="utf-8")
     (ROOT / ".github" / "mistakes.md").write_text(tables.mistakes_page(), encoding="utf-8")
+    (ROOT / ".github" / "claims.md").write_text(tables.claims_page(RECORDED), encoding="utf-8")
 
 
 if __name__ == "__main__":

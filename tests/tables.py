@@ -7,7 +7,7 @@ from pathlib import Path
 
 from common import analysis
 from common import models as networks
-from common.analysis import Seeds, published
+from common.analysis import Seeds, published, rates, verdict
 from tests.mistakes import (
     CIFAR_RESNET18,
     MISTAKES,
@@ -23,6 +23,8 @@ import torch
 import torchvision
 
 VARIANTS = importlib.import_module("04_residual_variants").VARIANTS
+MARGIN = importlib.import_module("03_training_comparison").MARGIN
+DEPTHS = 20, 56  # of the networks that lesson 3 compares
 
 # network, its blocks, image size
 MODELS = [
@@ -46,6 +48,34 @@ MODELS = [
     ("resnext50_32x4d", "ResNeXtBlock", 224),
     ("densenet121", "DenseLayer", 224),
 ]
+QUESTION = {  # by lesson: what it asks, and its answer in a line
+    "1": (
+        "What does the arrow do to one block, and to the gradient of many?",
+        "Doing nothing is free, and gradients no longer explode with depth.",
+    ),
+    "2": (
+        "How do blocks become ResNet-50, and how do we know that ours is right?",
+        "A stem, four stages, a classifier: the numbers are torchvision's.",
+    ),
+    "3": (
+        "Do more layers always learn more?",
+        "Without arrows 56 layers learn less than 20, even of the training images.",
+    ),
+    "4": (
+        "Which variant of the block is for what, and is any better?",
+        "Each has one idea. Start near the identity, and 1,001 layers learn.",
+    ),
+    "5": (
+        "What does it look like inside?",
+        "Four pictures that are often sketched, measured.",
+    ),
+    "6": (
+        "How do I train a network well, on my own pictures, too?",
+        "One pipeline with validation, checkpoints and honest intervals.",
+    ),
+}
+QUESTIONS = {  # for the README: claims of the lessons, by question
+}
 LETTERS = "abcdefgh"  # for notes below a table
 
 # lesson 6's flags: short trainings, and for the models the full recipe
@@ -73,10 +103,11 @@ START = ("fine-tuned", "from scratch", "from scratch, longer")  # of tests/finet
 CLAIMS = """# Claims and evidence
 
 What the six lessons measured with `--data shapes`. `python -m tests.record` runs them and writes
-this page. Both sides of a claim start from the same seeds, which number its networks. A claim *holds*
-if all of at least five pairs agree. It *does not hold* if all say the opposite. Otherwise it is
-*unclear*, with the number of pairs that agree. Where a claim allows a margin, the claim says so.
-Numbers are mean ± standard deviation. Losses are in nats, the unit of the natural logarithm."""
+this page. Both sides of a claim start from the same seeds, which number its networks. A claim
+*holds* if all of at least five pairs agree. It *does not hold* if all say the opposite. Otherwise
+it is *unclear*, with the number of pairs that agree. Without any difference five pairs agree by
+chance once in 32 times. Where a claim allows a margin, it says so. Numbers are mean ± standard
+deviation. Losses are in nats, the unit of the natural logarithm."""
 
 PAGE = """# Mistakes in public implementations of residual networks
 
@@ -208,6 +239,46 @@ def rows_of(findings: list[dict], sources: list[str]) -> list[list[str]]:
 def mark(verdict: str) -> str:
     """A verdict that is visible at a glance."""
     return {"holds": "✓ holds", "does not hold": "✗ does not hold"}.get(verdict, f"? {verdict}")
+
+
+def main_result(recorded: Path) -> str:
+    """The recorded grid of learning rates on real images: errors, and what they say of depth."""
+    kept = json.loads((recorded / "rates" / "cifar10.json").read_text(encoding="utf-8"))
+    grid = rates.from_json(kept["rates"])
+    at_best = rates.around_best(grid, 1)
+    rows = []
+    for kind, arrow in (("plain", "without the arrow"), ("residual", "with the arrow")):
+        errors = [at_best[f"{kind}-{depth}"] for depth in DEPTHS]
+        rows.append([arrow, *(f"{seeds:.1%}" for seeds in errors)])
+    header = ["training error", *(f"{depth} layers" for depth in DEPTHS)]
+    n, judged = len(at_best["plain-20"]), depth_costs(grid)
+    return (
+        f"{markdown(header, rows, '12')}\n\nEach network is at its own best learning rate, n = {n} "
+        f"networks each, mean ± standard deviation. Depth costs the plain network training error: "
+        f"{judged['plain']}. It costs the residual one at most {100 * MARGIN:.0f} points: "
+        f"{judged['residual']}. The images are the {kept['data']}, 12x12 pixels small. "
+        f"Chance is 90 %. Measured on {kept['device']} by\n\n    {kept['command']}"
+    )
+
+
+def depth_costs(grid: dict) -> dict[str, str]:
+    """Lesson 3's two claims by kind: at the best rates, and at half and twice those."""
+    found = {"plain": [], "residual": []}
+    for factor, where in (*rates.FACTORS.items(),):
+        errors = rates.around_best(grid, factor)
+        for kind, relation, margin in (("plain", ">", 0.0), ("residual", "<=", MARGIN)):
+            sides = [errors[f"{kind}-{depth}"] for depth in reversed(DEPTHS)]
+            if None not in sides:
+                judged = verdict(sides[0], relation, sides[1], margin)
+                found[kind].append(f"{mark(judged)} at {where}")
+    return {kind: ", ".join(texts) for kind, texts in found.items()}
+
+
+def first_lines(recorded: Path) -> str:
+    """What lesson 3 prints of its training, as recorded."""
+    report = (recorded / "03_training_comparison" / "report.txt").read_text(encoding="utf-8")
+    section = report.split("\n2. ")[1].split("\n\n")[0].splitlines()
+    return "\n".join(["```console", "2. " + section[0], *section[2:7], "```"])
 
 
 def found(recorded: Path) -> str:

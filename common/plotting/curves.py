@@ -77,13 +77,14 @@ def rate_curves(grid: dict[str, dict], setup: str):
         kind, depth = name.split("-")
         colour, _ = style.TWINS[kind]
         look = colour, "--" if int(depth) == deepest else "-"
-        ticks = sorted(by_rate)
-        errors = np.array([by_rate[rate]["train"] for rate in ticks])  # rates x seeds
-        style.band(ax, ticks, 100 * errors.T, look)
+        rising = sorted(by_rate)
+        errors = np.array([by_rate[rate]["train"] for rate in rising])  # rates x seeds
+        style.band(ax, rising, 100 * errors.T, look)
         means = 100 * errors.mean(axis=1)
         labels += [(end, name, colour) for end in means[np.isfinite(means)][-1:]]
         ax.plot(best[name], at_best[name], "o", color=colour, markersize=10)
     ax.set(xlabel="peak learning rate", ylabel="training error (%)", ylim=(0, 100))
+    ticks = sorted(set().union(*grid.values()))
     ax.set_xticks(ticks, [f"{rate:g}" for rate in ticks])
     ax.minorticks_off()
     style.label_ends(ax, labels)
