@@ -87,8 +87,8 @@ def test_degradation_can_be_contradicted(comparison, report):
 
 
 def made_up(losses, gradient=1.0):
-    """A run whose smoothed loss takes this course, and with these gradients, early and late."""
-    norms = {0: [gradient] * 3, 1: [gradient] * 3, 200: [1 / gradient] * 3}
+    """A run whose smoothed loss takes this course, and with early gradients of this mean."""
+    norms = {0: [gradient**3, 1.0], 1: [gradient**3, 1.0], 200: [gradient**2, 2.0]}
     return Measured(0.5, 0.5, [0.6], losses, norms, {0: 0.1, 1: 0.1, 200: 0.1})
 
 
@@ -97,7 +97,7 @@ def test_the_other_findings_can_be_contradicted(comparison, report):
     kept, lost = [0.9] + [0.8] * 9, [0.9] + [0.2] * 9
     for courses, gradients, shares in (
         ((slow, fast), (2.0, 1.0), (lost, kept)),
-        ((fast, slow), (1.0, 2.0), (kept, lost)),
+        ((fast, slow), (0.25, 1.0), (kept, lost)),
     ):
         results, without = {}, {}
         zipped = zip(models.TWINS, courses, gradients, shares, strict=True)

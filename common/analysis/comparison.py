@@ -6,6 +6,8 @@ from dataclasses import dataclass, replace
 from common import models, training
 from common.data import Split
 
+import numpy as np
+
 from . import gradients
 from .seeds import Seeds
 
@@ -66,6 +68,11 @@ def errors(results: dict[str, list[Measured | None]], split: str) -> dict[str, S
     }
 
 
+def explosion(runs: list[Measured | None], step: int) -> Seeds:
+    """By seed: log10 of the gradient behind the first block over that behind the last one."""
+    return Seeds.of(runs, lambda run: float(np.subtract(*np.log10(run.gradients[step])[[0, -1]])))
+
+
 def gradient_table(twins: dict[str, list[Measured | None]], steps: list[int]) -> list[dict]:
     """One row for each of the `steps` at which two networks, plain and residual, were watched.
 
@@ -79,9 +86,7 @@ def gradient_table(twins: dict[str, list[Measured | None]], steps: list[int]) ->
         row["gradients"] = f"{10 ** gradients.log_ratio(*twins.values(), step).mean:.2f}"
         row["next update"] = f"{gradients.update_ratio(*twins.values(), step):.2f}"
         for name, runs in twins.items():
-            norms = [run.gradients[step] for run in runs if run]
-            ends = f"{gradients.first_over_last(norms):.3g}" if norms else "diverged"
-            row[f"{name}: first / last"] = ends
+            row[f"{name}: first / last"] = f"{10 ** explosion(runs, step).mean:.3g}"
         rows.append(row)
     return rows
 

@@ -12,12 +12,7 @@ from matplotlib import patheffects
 
 from . import style
 
-DEPTHS = [
-    (style.OTHERS[0], "-"),
-    (style.OTHERS[1], "--"),
-    (style.OTHERS[2], "-."),
-    (style.GREY, ":"),
-]
+DEPTHS = list(zip([*style.OTHERS, style.GREY], ["-", "--", "-.", ":"], strict=True))
 
 
 def training_curves(results: dict[str, list], chance: float, setup: str):
@@ -30,9 +25,9 @@ def training_curves(results: dict[str, list], chance: float, setup: str):
     depths = sorted({int(name.split("-")[1]) for name in results})
     deep = [finished[f"{kind}-{depths[-1]}"] for kind in style.TWINS]
     after = [100 * np.mean([run.train_error for run in runs] or np.nan) for runs in deep]
-    title = f"Training error of {depths[-1]} layers: {after[0]:.0f} % without shortcuts, "
-    title += f"{after[1]:.0f} % with them"
-    subtitle = f"{setup}. Lines: of augmented images, as they pass; dots: as they are, at the end"
+    title = f"Training error of {depths[-1]} layers: {after[0]:.1f} % without shortcuts, "
+    title += f"{after[1]:.1f} % with them"
+    subtitle = f"{setup} and range. Dots: at the end, without augmentation"
     figure, axes = style.new_figure(title, subtitle, 11, 4.8, ncols=2, sharey=True)
     looks = dict(zip(depths, itertools.cycle(DEPTHS)))
     labels = []
@@ -66,10 +61,10 @@ def rate_curves(grid: dict[str, dict], setup: str):
     best = {name: rates.best(by_rate) for name, by_rate in grid.items()}
     at_best = {n: 100 * statistics.fmean(grid[n][rate]["train"]) for n, rate in best.items()}
     deepest = max(int(name.split("-")[1]) for name in grid)
-    title = f"Training error of {deepest} layers at the best learning rate: "
-    title += f"{at_best[f'plain-{deepest}']:.0f} % without shortcuts, "
-    title += f"{at_best[f'residual-{deepest}']:.0f} % with them"
-    subtitle = f"{setup}. Disks: best by validation error"
+    deep = (f"{kind}-{deepest}" for kind in style.TWINS)
+    title = "Training error at the best learning rate: "
+    title += ", ".join(f"{name} {at_best[name]:.1f} %" for name in deep)
+    subtitle = f"{setup} and range. Disks: best by validation"
     figure, ax = style.new_figure(title, subtitle, 10, 5)
     ax.set_xscale("log", base=2)
     labels = []
@@ -103,11 +98,9 @@ def lesion_curves(lesions: dict, chance: float, setup: str):
         kind: 100 * np.mean([lost_share(run, chance) for run in lesions[f"{kind}-{depths[0]}"]])
         for kind in style.TWINS
     }
-    title = (
-        f"Without one block plain-{depths[0]} loses {lost['plain']:.0f} % of what it has learnt, "
-    )
-    title += f"residual-{depths[0]} {lost['residual']:.0f} %"
-    subtitle = f"{setup}. Dotted: the resolution changes. Title: of the accuracy above chance"
+    title = f"Without one block plain-{depths[0]} loses {lost['plain']:.0f} % of its accuracy "
+    title += f"above chance, residual-{depths[0]} {lost['residual']:.0f} %"
+    subtitle = f"{setup} and range. Dotted: the resolution changes"
     figure, axes = style.new_figure(title, subtitle, 11, 4.8, ncols=2, sharey=True)
     labels = []
     for ax, depth in zip(axes, depths, strict=True):
