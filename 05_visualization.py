@@ -271,6 +271,7 @@ def report_landscapes(report, landscapes: dict, nets: dict) -> dict:
         "deviation are over networks, each with two random directions of its own. Stopped at"
     )
     report.say("equal loss means: with running statistics; recomputed ones have another loss.")
+    report.say("Not equal is how long they took (section 0): that may matter here, too.")
     if set(models.TWINS) <= set(landscapes):
         claim_flatness(report, landscapes, nets)
     planes = {name: f.grids | {"plain": f.losses} for name, f in landscapes.items()}

@@ -278,8 +278,8 @@ def accuracy_row(name: str, row: dict) -> dict:
 def draw_curves(report, dataset: data.Dataset, rows: list[dict], accuracy: float) -> None:
     """Loss and accuracy by epoch."""
     args = report.args
-    subtitle = f"{len(dataset.train.labels)} training images. training: while training, on "
-    subtitle += "augmented images; validation: after each epoch; one seed"
+    subtitle = f"{len(dataset.train.labels)} training images. Training values: while training, on "
+    subtitle += "augmented images; validation values: after each epoch; one seed"
     subtitle += "; training loss of smoothed labels" if args.smoothing else ""
     subtitle += f"; trained at {args.sizes} pixels in turn" if args.sizes else ""
     what = f"{args.model} on {dataset.name}"

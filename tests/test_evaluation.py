@@ -190,7 +190,10 @@ def test_names_of_users_are_neither_markup_nor_keys(script, tmp_path):
     hits = sum(row["accuracy"] * row["images"] for row in measured["per_class"].values())
     assert measured["test_accuracy"] == hits / 8
     assert measured["test_interval"] == list(predictions.wilson(round(hits), 8))
+    hits = round(8 * measured["mirror_accuracy"])
+    assert measured["mirror_interval"] == list(predictions.wilson(hits, 8))
     text = (tmp_path / "out/06_practical_example/report.txt").read_text("utf-8")
+    assert text.count("(95 % interval ") == 2  # of the test accuracy and of the mirror images'
     table = text.split("Wilson)\n")[1].split("test accuracy")[0]
     assert [line.split("  ")[0] for line in table.splitlines()] == sorted(AWKWARD)
 

@@ -145,7 +145,7 @@ def test_features_can_contradict_the_claim_and_the_title_follows(script, report)
     assert measured["cka_between_blocks"] == similarity
     image = np.zeros((8, 8, 3), np.uint8)
     text = title(plotting.features.feature_evolution(image, ["cat", "dog"], pair, ""))
-    assert "80 % in plain and 30 % in residual" in text
+    assert "at half depth: plain 80 %, residual 30 %" in text
 
 
 def test_networks_keep_their_colours():

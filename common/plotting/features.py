@@ -26,8 +26,8 @@ def feature_evolution(image, classes: list[str], features: dict[str, dict], setu
     title says how separable the classes are at half depth.
     """
     halves = {n: np.mean([f.probes.half_depth for f in by.values()]) for n, by in features.items()}
-    parts = [f"{100 * share:.0f} % in {name}" for name, share in halves.items()]
-    title = f"At half depth a linear probe reads the class of {' and '.join(parts)}"
+    parts = [f"{name} {100 * share:.0f} %" for name, share in halves.items()]
+    title = f"Images whose class a linear probe reads at half depth: {', '.join(parts)}"
     first = {name: next(iter(by_seed.values())) for name, by_seed in features.items()}
     count = len(features)
     columns = 1 + max(len(f.response.channels) for f in first.values())
