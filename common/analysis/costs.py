@@ -75,8 +75,11 @@ def depth(model: nn.Module) -> int:
 def peak_bytes(model: nn.Module, x: torch.Tensor, y: torch.Tensor) -> int:
     """Bytes that a training step with momentum holds when it holds most: after the forward pass.
 
-    Weights, gradients and momentum, and whatever autograd has saved for the backward pass, each
-    storage counted once. x is N C H W, y holds class indices. A copy of the model is measured.
+    Weights and momentum, and whatever autograd has saved for the backward pass, each storage
+    counted once. There are no gradients yet: `train_step` frees those of the step before, and new
+    ones take the room of activations that are no longer needed (where weights outweigh activations
+    that room is too small, and the backward pass holds more). x is N C H W, y holds class indices.
+    A copy of the model is measured.
     """
     model = copy.deepcopy(model).train()
     weights = {p.untyped_storage().data_ptr(): p.untyped_storage() for p in model.parameters()}
@@ -93,7 +96,7 @@ def peak_bytes(model: nn.Module, x: torch.Tensor, y: torch.Tensor) -> int:
     ):
         F.cross_entropy(model(x).float(), y)
     activations = sum(s.nbytes() for place, s in saved.items() if place not in weights)
-    return activations + 3 * sum(s.nbytes() for s in weights.values())
+    return activations + 2 * sum(s.nbytes() for s in weights.values())
 
 
 def receptive_field(module: nn.Module, in_channels: int) -> int:
@@ -166,6 +169,13 @@ def equal_cost_family(device: str) -> dict[str, dict]:
             family[name]["multiply_adds"] = multiply_adds(network, 3, 224, 224)
         family[name]["seconds"] = seconds[name]
     return family
+
+
+def ratio(one: list[float], other: list[float]) -> str:
+    """How many times as long one takes as the other: median and range over rounds, in words."""
+    ratios = [a / b for a, b in zip(one, other, strict=True)]
+    low, middle, high = min(ratios), statistics.median(ratios), max(ratios)
+    return f"{middle:.2f} times ({low:.2f} to {high:.2f} in {len(ratios)} rounds)"
 
 
 def exponent(by_size: dict[int, float]) -> float:
