@@ -4,29 +4,53 @@ You will learn
     that a residual block is y = relu(F(x) + x), written by hand and as a class
     that only the shortcut separates it from a plain block
     where the "+1" in its derivative is exact, and what happens when shapes change
-    in which networks gradients vanish, in which they explode: two different questions
+    in which networks gradients vanish or explode with depth, and by which law
+    why gradients relative to the weights tell another story than those of the activations
+    that residual networks can do without batch norm: SkipInit
 Builds on: nothing. Papers: He et al. 2015 (arXiv:1512.03385), sections 3 and 4.1; Yang et al. 2019
 (arXiv:1902.08129) and De & Smith 2020 (arXiv:2002.10444) for the theory.
-Takes about 20 seconds on two cores (the built-in Shapes-10, at 16x16 pixels); it runs on the CPU
+Takes about 40 seconds on two cores (the built-in Shapes-10, at 16x16 pixels); it runs on the CPU
 whatever --device says, in float64 where float32 would round to zero.
 Writes gradient_flow.png, report.txt and results.json to outputs/01_basic_residual_block/.
 
     python 01_basic_residual_block.py --blocks 128
 """
 
+import itertools
+import statistics
+from functools import partial
+
 from common import analysis, data, lesson, models, plotting
 from common.analysis import Seeds, gradients
-from common.blocks import BasicBlock, PlainBlock
+from common.analysis.gradients import CONDITIONS, PREDICTED, THEORY, exponent, factor_per_layer
+from common.blocks import BasicBlock, PlainBlock, SkipInitBlock
 
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
-IMAGES, IMAGE_SIZE = 80, 16  # of the batch whose gradients are measured; pixels
+IMAGES, IMAGE_SIZE = 40, 16  # of the batch whose gradients are measured; pixels
 CHANNELS = 16  # of the towers' blocks
+BLOCKS = {"plain": PlainBlock, "residual": BasicBlock, "SkipInit": SkipInitBlock}
+DEFAULT, NO_NORM, BN = CONDITIONS  # the last two with Kaiming's initial values
+TOWERS = [*((kind, condition) for kind in models.TWINS for condition in CONDITIONS)]
+TOWERS += [("SkipInit", NO_NORM)]
+MEMORY = "memory: 1 GB, and 3 MB more for each block and core"
+WHY_A_POWER = """\
+residual, BN: the gradient at block l goes as l ** {:.2f}. Behind BN every F(x) has one size, so
+that the variance of x grows in proportion to l, x as its root (De & Smith 2020). Block l changes
+less and less of x, and multiplies the gradient by about 1 + c/l: together a power law, l ** -c.
+Such a network has no factor a layer: the mean one falls with every block that is added."""
+CLOSING_WORDS = """
+Batch norm is not the only remedy: Fixup (Zhang et al. 2019, arXiv:1901.09321) and ReZero
+(Bachlechner et al. 2020, arXiv:2003.04887) do without it, too. Nor is the shortcut: plain networks
+train deep from delta-orthogonal initial values (Xiao et al. 2018, arXiv:1806.05393), and with an
+identity inside the weights (DiracNets, Zagoruyko & Komodakis 2017, arXiv:1706.00388). And norms are
+not all: in plain networks the gradients of neighbouring inputs also become unlike ("shattered
+gradients", Balduzzi et al. 2017, arXiv:1702.08591)."""
 SETTINGS = {  # name: (value, value with --quick, type, meaning)
-    "seeds": (3, 2, lesson.several, "repetitions of the gradient measurement, 2 or more"),
-    "blocks": (64, 8, lesson.several, "of the towers whose gradients are measured, 2 or more"),
+    "seeds": (5, 2, lesson.several, "fresh networks of each kind, 2 or more; claims need 5"),
+    "blocks": (64, 8, lesson.several, f"of the towers measured, 2 or more; {MEMORY}"),
 }
 
 
@@ -70,16 +94,32 @@ def main(argv: list[str] | None = None) -> dict:
     report.section("6. Gradient flow with depth: vanishing and exploding are different diseases")
     # One block changes little. A tower of many shows what the change grows to, layer by layer.
     x, y = next(images.batches("train", IMAGES))  # all of them in one batch
-    seeds = range(args.seed, args.seed + args.seeds)
-    norms = gradient_norms(x, y, args.blocks, seeds)
-    factors = {key: Seeds(map(gradients.factor_per_layer, runs)) for key, runs in norms.items()}
-    report.table(flow_table(norms, factors))
-    claim_flow(report, factors)
-    report.say("A gradient that vanishes leaves the first blocks nothing to learn from.")
-    figure = plotting.flow.towers(norms, factors, f"{len(y)} images of {images.name}")
+    build, seeds = partial(tower, args.blocks), range(args.seed, args.seed + args.seeds)
+    towers = gradients.of_towers(build, TOWERS, seeds, x, y)
+    outputs = {key: [run.outputs for run in runs] for key, runs in towers.items()}
+    weights = {key: [run.weights for run in runs] for key, runs in towers.items()}
+    factors = {key: Seeds.of(runs, factor_per_layer) for key, runs in outputs.items()}
+    exponents = {key: Seeds.of(runs, exponent) for key, runs in outputs.items()}
+    report.table(flow_table(outputs, weights))
+    report.say("l: a block's number, 1 next to the input. |g|/|w|: see section 7.")
+    report.say(f"Level: first and last block differ by less than a factor of {gradients.LEVEL}.")
+    claim_course(report, factors, outputs)
+    claim_laws(report, outputs)
+    compare_with_theory(report, factors, 2 * args.blocks - 2)
+    report.say(WHY_A_POWER.format(exponents["residual", BN]))
+
+    report.section("7. Relative to the weights: what a step of gradient descent can change")
+    # Where x grows, the gradient at x shrinks, and the function may be the same. |g|/|w| is fair.
+    claim_weights(report, outputs, weights)
+
+    report.section("8. Without batch norm: SkipInit, y = relu(alpha F(x) + x), alpha = 0 at first")
+    say_skipinit(report, towers["SkipInit", NO_NORM])
+    report.say(CLOSING_WORDS)
+    figure = plotting.flow.towers(outputs, weights, f"{len(y)} images of {images.name}")
     report.figure(figure, "gradient_flow")
-    measured["factor_per_layer"] = {", ".join(key): values for key, values in factors.items()}
-    measured["gradient_norms"] = {", ".join(key): runs for key, runs in norms.items()}
+    for name, results in (("factor_per_layer", factors), ("exponent", exponents)):
+        measured[name] = {", ".join(key): values for key, values in results.items()}
+    measured["gradients"] = {", ".join(key): runs for key, runs in towers.items()}
     return report.save(measured)
 
 
@@ -149,6 +189,10 @@ def plus_one(report) -> float:
     closed = 1 - is_open.double().mean().item()
     report.say(f"That ReLU closes {100 * closed:.0f} % of the rows here: the path")
     report.say("through the block is a clean identity only before it.")
+    report.say(
+        "Over many blocks the derivative is a product of such (J + I). It is near the identity"
+    )
+    report.say("where every J is small, and only there: section 6 has towers where J is not.")
     return deviation
 
 
@@ -175,73 +219,115 @@ def error_of_a_mismatch() -> str:
     raise AssertionError("a block took an input that does not fit")
 
 
-def tower(kind: str, condition: str, seed: int, blocks: int) -> nn.Sequential:
-    """A 3x3 stem, equal "plain" or "residual" blocks, global pooling, a classifier."""
+def tower(blocks: int, kind: str, condition: str, seed: int) -> nn.Sequential:
+    """A 3x3 stem, equal blocks of one of the BLOCKS, global pooling with a classifier."""
     torch.manual_seed(seed)
-    block = {"plain": PlainBlock, "residual": BasicBlock}[kind]
     convolution = nn.Conv2d(3, CHANNELS, 3, padding=1, bias=False)
     stem = nn.Sequential(convolution, nn.BatchNorm2d(CHANNELS), nn.ReLU())
-    body = [block(CHANNELS, CHANNELS) for _ in range(blocks)]
-    head = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(CHANNELS, 10)]
-    model = nn.Sequential(stem, *body, *head)
-    if condition != "no BN, default init":
+    body = [BLOCKS[kind](CHANNELS, CHANNELS) for _ in range(blocks)]
+    head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(CHANNELS, 10))
+    model = nn.Sequential(stem, *body, head)
+    if condition != DEFAULT:
         # Fan-in keeps the size of activations, fan-out that of gradients. Here the blocks have as
         # many channels in as out, so that both are one but for the stem.
         models.kaiming_init(model, mode="fan_in")
-    return model if condition == "BN" else models.without_batch_norm(model)
+    return model if condition == BN else models.without_batch_norm(model)
 
 
-def gradient_norms(x, y, blocks: int, seeds: range) -> dict[tuple[str, str], list[list[float]]]:
-    """Norm of the loss's gradient at every block's output: {(kind, condition): one list a seed}.
-
-    x is N 3 H W, y holds class indices. Kinds are plain and residual; the lists begin next to the
-    input.
-    """
-    names = [str(i) for i in range(1, blocks + 1)]  # in the Sequential 0 is the stem
-
-    def build(kind: str, condition: str, seed: int) -> nn.Module:
-        return tower(kind, condition, seed, blocks)
-
-    return gradients.at_start(build, seeds, x, y, names)
-
-
-def flow_table(norms: dict, factors: dict) -> list[dict]:
-    """By kind and condition, the fitted factor a layer, and what all layers together make."""
+def flow_table(outputs: dict, weights: dict) -> list[dict]:
+    """By tower: the gradient's growth, its law, and the weights' relative gradients."""
     rows = []
-    for key, runs in norms.items():
-        row = {"network": ", ".join(key)}
-        row["gradient factor per layer, towards the input"] = f"{factors[key]:.3f}"
-        row["first / last block"] = f"{gradients.first_over_last(runs):.1e}"
+    for key, runs in outputs.items():
+        row = {"tower": ", ".join(key)}
+        row["at outputs: first / last"] = f"{gradients.first_over_last(runs):.1e}"
+        row["law, towards the input"] = gradients.growth(runs)
+        for name, block in (("first", 0), ("last", -1)):
+            row[f"|g|/|w| {name}"] = f"{statistics.median(run[block] for run in weights[key]):.0e}"
         rows.append(row)
     return rows
 
 
-def claim_flow(report, factors: dict[tuple[str, str], Seeds]) -> None:
-    """What theory says of the factor a layer: below 1 the gradient vanishes, above it explodes."""
-    report.claim(
-        "plain, PyTorch's default init, no BN: the gradient vanishes towards the input",
-        factors["plain", "no BN, default init"],
-        "<",
-        1.0,
-        source=gradients.PREDICTED["no BN, default init"],
-        measured="{:.3f}",
+def claim_course(report, factors: dict[tuple[str, str], Seeds], outputs: dict) -> None:
+    """Which gradients vanish, which explode, and which grow less."""
+    claim = "plain, PyTorch's default init, no BN: the gradient vanishes towards the input"
+    factor, source = factors["plain", DEFAULT], PREDICTED[DEFAULT]
+    report.claim(claim, factor, "<", 1.0, source, "{:.3f} a layer")
+    claim = "plain, BN: the gradient explodes towards the input; it does not vanish"
+    factor, source = factors["plain", BN], PREDICTED[BN]
+    report.claim(claim, factor, ">", 1.0, source, "{:.3f} a layer")
+    claim = "BN: from the last block to the first it grows less with the shortcut than without"
+    plain, residual = (Seeds.of(outputs[kind, BN], gradients.ends) for kind in models.TWINS)
+    source = "Yang et al. 2019; De & Smith 2020"
+    report.claim(claim, residual, "<", plain, source, "x{:.2g} against x{:.2g}")
+
+
+def claim_laws(report, outputs: dict[tuple[str, str], list]) -> None:
+    """By which law the gradients of networks with batch norm grow."""
+    # An exponential is a straight line over the block's number, a power law over its logarithm.
+    measured = "mean squared error of log(gradient) {:.3f} against {:.3f}"
+    power, exponential = (
+        {
+            kind: Seeds.of(outputs[kind, BN], partial(gradients.misfit, law=law))
+            for kind in models.TWINS
+        }
+        for law in ("power law", "exponential")
     )
-    report.claim(
-        "plain, BN: the gradient explodes towards the input; it does not vanish",
-        factors["plain", "BN"],
-        ">",
-        1.0,
-        source=gradients.PREDICTED["BN"],
-        measured="{:.3f}",
+    claim = "plain, BN: the gradient's growth is nearer to an exponential than to a power law"
+    sides = exponential["plain"], "<", power["plain"]
+    report.claim(claim, *sides, "Yang et al. 2019", measured)
+    claim = "residual, BN: the gradient's growth is nearer to a power law than to an exponential"
+    sides = power["residual"], "<", exponential["residual"]
+    report.claim(claim, *sides, "the variance of x is linear in depth: De & Smith 2020", measured)
+
+
+def compare_with_theory(report, factors: dict[tuple[str, str], Seeds], layers: int) -> None:
+    """Numbers beside theory's: what is near a layer may be far over all `layers`."""
+    for condition in (DEFAULT, BN):
+        theory = THEORY[condition]
+        ratio = factors["plain", condition].mean / theory
+        report.say(f"plain, {condition}: {ratio:.3f} of theory's {theory:.3f} a layer, and")
+        report.say(f"{ratio**layers:.2g} of what theory says of {layers} layers together.")
+    report.say(
+        "Theory is for wide fully connected layers and, with BN, for endless batches. Here are"
     )
-    report.claim(
-        "BN: with the shortcut the gradient grows more slowly than without",
-        factors["residual", "BN"],
-        "<",
-        factors["plain", "BN"],
-        source="exponential without (Yang et al. 2019); linear variance with it (De & Smith 2020)",
-        measured="{:.3f} against {:.3f}",
+    report.say(f"{CHANNELS} channels, zero padding, {IMAGES} images at most: the probable causes.")
+
+
+def claim_weights(report, outputs: dict, weights: dict) -> None:
+    """Whether an explosion at the outputs is one of the weights' gradients, too."""
+    claim = (
+        "residual, no BN, Kaiming init: it grows more at the outputs than relative to the weights"
     )
+    of_x, of_w = (
+        Seeds.of(runs["residual", NO_NORM], gradients.ends) for runs in (outputs, weights)
+    )
+    source = "the weights' gradient is a product of x, which grows, and x's gradient, which shrinks"
+    report.claim(claim, of_x, ">", of_w, source, "first / last block x{:.2g} against x{:.2g}")
+    claim = "plain, BN: relative to the weights the gradient explodes, too"
+    factor = Seeds.of(weights["plain", BN], factor_per_layer)
+    report.claim(claim, factor, ">", 1.0, "Yang et al. 2019", "{:.3f} a layer")
+    for key in (("plain", DEFAULT), ("residual", NO_NORM)):
+        middle = statistics.median(itertools.chain(*weights[key]))
+        report.say(f"{', '.join(key)}: the median of |g|/|w| over all blocks is {middle:.0e}.")
+    report.say("So a level course is not enough. A step of size lr moves weights by lr |g|/|w| of")
+    report.say("their size: that must be small, but not nothing, and in every block.")
+
+
+def say_skipinit(report, runs: list[gradients.BlockGradients]) -> None:
+    """What is level at the start of a tower of SkipInitBlocks, and what is not."""
+    same = all(len(set(run.outputs[:-1])) == 1 for run in runs)
+    report.check("the gradient is the same at every output but the last", same)
+    last = Seeds(run.outputs[-1] / run.outputs[0] for run in runs)
+    report.say(f"At the last it is {last:.2f} times as large: no ReLU has masked it yet.")
+    still = not any(itertools.chain(*(run.weights for run in runs)))
+    report.check("the first gradient of all weights is zero", still)
+    sizes = [[abs(gradient) for gradient in run.scalars] for run in runs]
+    spread = [f"{max(scalars) / min(scalars):,.0f}" for scalars in sizes]
+    report.say(
+        "In the first step alpha learns alone, in the next F, too. The alphas' gradients are not"
+    )
+    report.say(f"level: a tower's largest is {', '.join(spread)} times its smallest (by seed).")
+    report.say(f"Along the blocks they go as l ** {Seeds.of(sizes, exponent):.2f}.")
 
 
 if __name__ == "__main__":

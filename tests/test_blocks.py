@@ -22,6 +22,7 @@ from common.blocks import (
     SEBasicBlock,
     SEBottleneck,
     SimpleDenseLayer,
+    SkipInitBlock,
     SqueezeExcitation,
     Transition,
     WideBlock,
@@ -55,7 +56,7 @@ def test_every_class_is_covered():
         for node in ast.parse(path.read_text(encoding="utf-8")).body:
             found |= {node.name} if isinstance(node, ast.ClassDef) else set()
     assert found == set(blocks.__all__)
-    assert set(BLOCKS) == {PlainBlock, *POST, *PREACT}
+    assert set(BLOCKS) == {PlainBlock, SkipInitBlock, *POST, *PREACT}
 
 
 @pytest.mark.parametrize("cls", CLASSES)
@@ -87,7 +88,7 @@ def test_folder_and_file_work_copied_alone(tmp_path):
     shutil.copytree(folder, tmp_path / "blocks", ignore=shutil.ignore_patterns("__pycache__"))
     for path in folder.glob("[a-z]*.py"):
         shutil.copy(path, tmp_path)
-    files = "pooled, preactivation, residual, resnext, squeeze_excitation"
+    files = "pooled, preactivation, residual, resnext, skipinit, squeeze_excitation"
     code = f"import blocks, densenet, {files}; print(blocks.BasicBlock(4, 8).__module__)"
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True
@@ -105,7 +106,7 @@ def test_stride_sits_on_the_right_convolution(cls):
             assert strides[name] == ((2, 2) if name == strided else (1, 1))
 
 
-@pytest.mark.parametrize("cls", BLOCKS)
+@pytest.mark.parametrize("cls", [cls for cls in BLOCKS if cls is not SkipInitBlock])
 def test_no_bias_and_one_batch_norm_per_convolution(cls):
     modules = list(cls(16, 32, stride=2).modules())
     convolutions = [m for m in modules if isinstance(m, nn.Conv2d)]
@@ -114,11 +115,12 @@ def test_no_bias_and_one_batch_norm_per_convolution(cls):
     assert len(convolutions) - bare == sum(isinstance(m, nn.BatchNorm2d) for m in modules)
 
 
-@pytest.mark.parametrize("cls", [BasicBlock, Bottleneck, ResNeXtBlock])
+@pytest.mark.parametrize("cls", [BasicBlock, Bottleneck, ResNeXtBlock, SkipInitBlock])
 @pytest.mark.parametrize("stride", [1, 2])
 def test_option_a_subsamples_and_pads_with_zeros(cls, stride):
     block = cls(16, 32, stride, shortcut="A").eval()
-    nn.init.zeros_(getattr(block, "bn3", block.bn2).weight)  # F(x) = 0
+    if cls is not SkipInitBlock:  # whose F(x) is switched off from the start
+        nn.init.zeros_(getattr(block, "bn3", block.bn2).weight)  # F(x) = 0
     x = torch.randn(2, 16, 7, 7)
     y = block(x)
     assert torch.equal(y[:, :16], F.relu(x[:, :, ::stride, ::stride]))
@@ -142,6 +144,10 @@ def test_errors():
         BasicBlock(16, 16, shortcut="D")
     with pytest.raises(ValueError, match="cannot join 64 to 32"):
         BasicBlock(64, 32, shortcut="A")
+    with pytest.raises(ValueError, match="cannot join 64 to 32"):
+        SkipInitBlock(64, 32, shortcut="A")
+    with pytest.raises(ValueError, match="shortcut 'D'"):
+        SkipInitBlock(16, 16, shortcut="D")
     with pytest.raises(ValueError, match="cannot join 256 to 64"):
         Bottleneck(256, 16, shortcut="A")
     for cls in CLASSES:
@@ -169,6 +175,48 @@ def test_identity_at_zero_gamma():
         nn.init.zeros_(block.bn2.weight)
     assert torch.equal(residual(x), F.relu(x))
     assert not plain(x).any()
+
+
+@pytest.mark.parametrize(
+    ("channels", "stride", "shortcut"), [(16, 1, "B"), (24, 2, "B"), (24, 2, "A")]
+)
+def test_skipinit_equals_its_formula(channels, stride, shortcut):
+    block, x = SkipInitBlock(16, channels, stride, shortcut), torch.randn(2, 16, 9, 9)
+    nn.init.constant_(block.alpha, 0.7)
+    for parameter in block.parameters():  # the biases, which start at zero, shall count
+        nn.init.normal_(parameter, std=0.3) if parameter.ndim == 1 and len(parameter) > 1 else None
+    out = F.conv2d(x, block.conv1.weight, block.conv1.bias, stride, padding=1)
+    out = F.conv2d(F.relu(out), block.conv2.weight, block.conv2.bias, padding=1)
+    beside = x[:, :, ::stride, ::stride]
+    if shortcut == "A":
+        beside = torch.cat([beside, torch.zeros(2, channels - 16, 5, 5)], dim=1)
+    elif stride == 2:
+        beside = F.conv2d(x, block.downsample.weight, block.downsample.bias, stride)
+    assert torch.allclose(block(x), F.relu(0.7 * out + beside), atol=1e-6)
+
+
+def test_a_fresh_skipinit_block_is_its_shortcut_and_only_alpha_learns():
+    block, x = SkipInitBlock(16, 16), torch.randn(2, 16, 9, 9)
+    assert torch.equal(block(x), F.relu(x))
+    assert not any(m.bias.any() for m in block.modules() if isinstance(m, nn.Conv2d))
+    block(x).square().sum().backward()
+    assert block.alpha.grad.item() != 0
+    assert not block.conv1.weight.grad.any()
+    assert not block.conv2.weight.grad.any()
+    with torch.no_grad():
+        block.alpha -= 0.01 * block.alpha.grad
+    block(x).square().sum().backward()
+    assert block.conv1.weight.grad.any()
+    assert block.conv2.weight.grad.any()
+
+
+def test_skipinit_has_no_batch_norm_and_a_bias_in_every_convolution():
+    block = SkipInitBlock(16, 32, 2, shortcut="C")
+    assert not any(isinstance(m, nn.BatchNorm2d) for m in block.modules())
+    assert all(m.bias is not None for m in block.modules() if isinstance(m, nn.Conv2d))
+    assert block.downsample.kernel_size == (1, 1)
+    assert SkipInitBlock(16, 16, shortcut="B").downsample is None
+    assert SkipInitBlock(16, 32, 2, shortcut="A").downsample is None
 
 
 @pytest.mark.parametrize("cls", CLASSES)

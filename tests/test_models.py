@@ -3,7 +3,7 @@ import warnings
 
 from common import models
 from common.analysis import activations, depth, multiply_adds, parameter_count, parity
-from common.blocks import BasicBlock, Bottleneck, PlainBlock
+from common.blocks import BasicBlock, Bottleneck, PlainBlock, SkipInitBlock
 
 import pytest
 import torch
@@ -89,6 +89,23 @@ def test_cifar_blocks_and_shapes():
     assert sum(isinstance(m, BasicBlock) for m in model.modules()) == 9
     assert sum(isinstance(m, PlainBlock) for m in models.cifar_plain(56).modules()) == 27
     assert sum(isinstance(m, Bottleneck) for m in models.resnet152().modules()) == 50
+
+
+def test_the_skipinit_network_has_no_batch_norm_and_starts_as_its_shortcuts():
+    torch.manual_seed(0)
+    model, twin = models.build("cifar_skipinit-20", 10), models.cifar_resnet(20)
+    assert parameter_count(model) == 269_027
+    assert depth(model) == 20
+    assert not any(isinstance(m, torch.nn.BatchNorm2d) for m in model.modules())
+    norms = [m for m in twin.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    blocks = [m for m in model.modules() if isinstance(m, SkipInitBlock)]
+    biases = sum(2 * len(block.conv1.bias) for block in blocks)
+    without = parameter_count(twin) - sum(map(parameter_count, norms))
+    assert parameter_count(model) == without + biases + len(blocks)
+    x = torch.randn(2, 3, 32, 32)
+    hidden = torch.relu(model.conv1(x))[:, :, ::4, ::4].mean(dim=(2, 3))  # N 16, then zeros
+    expected = hidden @ model.fc.weight[:, :16].T + model.fc.bias
+    assert torch.allclose(model(x), expected, atol=1e-5)
 
 
 # Paper, in millions as printed; whether the paper's figure leaves batch norm out.

@@ -65,14 +65,17 @@ def test_help_teaches(script, capsys):
 
 def test_lesson_1_returns_what_it_measured(tmp_path):
     script = importlib.import_module("01_basic_residual_block")
-    arguments = ["--data", "shapes", "--out-dir", str(tmp_path), "--blocks", "16", "--seeds", "2"]
+    arguments = ["--data", "shapes", "--out-dir", str(tmp_path), "--blocks", "12", "--seeds", "2"]
     results = script.main(arguments)
     factors = results["measured"]["factor_per_layer"]
-    assert len(factors) == 6
-    assert all(0.38 < factor < 0.44 for factor in factors["plain, no BN, default init"])
+    assert len(factors) == 7
+    assert all(0.38 < factor < 0.45 for factor in factors["plain, no BN, default init"])
     assert all(1.1 < factor < 1.25 for factor in factors["plain, BN"])
-    assert [f["verdict"] for f in results["findings"]] == ["holds"] * 3
-    assert all(f"{word}" in json.dumps(results["findings"]) for word in ("0.408", "1.211"))
+    assert all(-1.1 < power < -0.6 for power in results["measured"]["exponent"]["residual, BN"])
+    gradients = results["measured"]["gradients"]["SkipInit, no BN, Kaiming init"]
+    assert [len(run["scalars"]) for run in gradients] == [12, 12]
+    assert [f["verdict"] for f in results["findings"]] == ["unclear: 2 of 2 seeds"] * 7
+    assert all(f"{word}" in json.dumps(results["findings"]) for word in ("0.408", "1.211", "1.467"))
 
 
 def test_lesson_1_can_contradict_its_claims(tmp_path):
@@ -80,13 +83,23 @@ def test_lesson_1_can_contradict_its_claims(tmp_path):
     script = importlib.import_module("01_basic_residual_block")
     args = script.arguments(["--out-dir", str(tmp_path)])
     report = script.lesson.Report("01_basic_residual_block.py", args, "made up")
-    exploding = [[growth**i for i in range(5, -1, -1)] for growth in (2.0, 2.001)]
+    exploding = [[growth**i for i in range(9, -1, -1)] for growth in (2.0, 2.001, 2.1, 2.2, 2.3)]
     vanishing = [run[::-1] for run in exploding]
-    norms = {("plain", "no BN, default init"): exploding}
-    norms |= {("plain", "BN"): vanishing, ("residual", "BN"): exploding}
+    power = [[block**p for block in range(1, 11)] for p in (1.0, 1.1, 1.2, 1.3, 1.4)]
+    outputs = {("plain", script.DEFAULT): exploding, ("residual", script.NO_NORM): vanishing}
+    outputs |= {("plain", script.BN): power, ("residual", script.BN): exploding}
+    weights = {("residual", script.NO_NORM): exploding, ("plain", script.BN): vanishing}
+    weights["plain", script.DEFAULT] = exploding
     factor = script.gradients.factor_per_layer
-    script.claim_flow(report, {k: script.Seeds(map(factor, runs)) for k, runs in norms.items()})
-    assert [f["verdict"] for f in report.findings] == ["does not hold"] * 3
+    factors = {key: script.Seeds.of(runs, factor) for key, runs in outputs.items()}
+    script.claim_course(report, factors, outputs)
+    script.claim_laws(report, outputs)
+    script.claim_weights(report, outputs, weights)
+    assert [f["verdict"] for f in report.findings] == ["does not hold"] * 7
+    runs = [script.gradients.BlockGradients([2.0, 1.0, 1.5], [0.0, 0.1, 0.0], [1.0, -4.0, 2.0])]
+    script.say_skipinit(report, runs)
+    assert len(report.failed) == 2
+    assert "is 4 times its smallest" in "\n".join(report.lines)
 
 
 def test_lesson_2_loads_weights_and_classifies(tmp_path):

@@ -193,7 +193,7 @@ def test_a_checkpoint_for_other_classes_is_refused(script, tmp_path):
 def test_every_network_has_blocks_in_stages():
     numbers = {"cifar_plain": "-8", "cifar_resnet": "-8", "cifar_preact_resnet": "-8"}
     numbers |= {"cifar_wide_resnet": "-10-1", "cifar_resnext": "-11-2-4"}
-    numbers |= {"cifar_densenet": "-10-4", "cifar_se_resnet": "-8"}
+    numbers |= {"cifar_densenet": "-10-4", "cifar_se_resnet": "-8", "cifar_skipinit": "-8"}
     numbers |= {"cifar_pool_resnet": "-8-8-8"}
     for name in models.NETWORKS:
         with torch.device("meta"):

@@ -7,6 +7,7 @@ import math
 import statistics
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
 
 from common import models, training
 
@@ -15,6 +16,7 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
+from . import published
 from .seeds import Seeds
 
 # How a plain network's gradient is measured: three ways to start it.
@@ -25,8 +27,7 @@ CONDITIONS = ("no BN, default init", "no BN, Kaiming init", "BN")
 THEORY = dict(zip(CONDITIONS, [(1 / 6) ** 0.5, 1.0, (math.pi / (math.pi - 1)) ** 0.5], strict=True))
 PREDICTED = {
     CONDITIONS[0]: f"{THEORY[CONDITIONS[0]]:.3f} per layer: weights of variance 1/(3 fan-in), ReLU",
-    "BN": f"{THEORY['BN']:.3f} per layer, the root of pi/(pi-1): wide networks, large batches "
-    "(Yang et al. 2019, theorem 3.10)",
+    "BN": f"{THEORY['BN']:.3f} per layer, the root of {published.BN_EXPLODES}",
 }
 LEVEL, FADES, GROWS = 5, 0.8, 1.2  # ends within this factor; factors a block
 
@@ -167,6 +168,77 @@ def at_start(build: Callable, seeds: range, x, y, names=None) -> dict[tuple[str,
     return norms
 
 
+@dataclass
+class BlockGradients:
+    """What one backward pass brings to the blocks of a tower; the lists begin next to the input.
+
+    `outputs` are norms of the gradient at the blocks' outputs. `weights` are norms of the gradient
+    relative to those of the weights, |g| / |w|, all weights of a block together: steps of gradient
+    descent are fair or unfair to the blocks by these. `scalars` are the gradients of the blocks'
+    `alpha`, if they have one (see SkipInitBlock).
+    """
+
+    outputs: list[float] = field(default_factory=list)
+    weights: list[float] = field(default_factory=list)
+    scalars: list[float] = field(default_factory=list)
+
+
+def through_blocks(tower: nn.Sequential, x, y) -> BlockGradients:
+    """Backpropagation of the mean cross-entropy by hand through stem, blocks and head.
+
+    `tower` is Sequential(stem, *blocks, head), x is N C H W, y holds class indices. A copy is
+    measured, in float64, with batch statistics. Memory holds the input of every block and the
+    graph of one: each block runs once more when the gradient gets there (Chen et al. 2016,
+    arXiv:1604.06174). What underflowed at an output is the smallest positive number.
+    """
+    tower = copy.deepcopy(tower).double().train()
+    signals = [x.double()]
+    with torch.no_grad():
+        for stage in tower:
+            signals.append(stage(signals[-1]))
+    logits = signals.pop().requires_grad_()
+    with torch.enable_grad():
+        (gradient,) = torch.autograd.grad(F.cross_entropy(logits, y), logits)
+    head, *blocks = reversed(tower[1:])  # the stem is not asked
+    gradient, _, _ = back_through(head, signals.pop(), gradient)
+    found = BlockGradients()
+    for block in blocks:
+        found.outputs.insert(0, max(gradient.norm().item(), sys.float_info.min))
+        gradient, relative, scalars = back_through(block, signals.pop(), gradient)
+        found.weights.insert(0, relative)
+        found.scalars[:0] = scalars
+    return found
+
+
+def of_towers(build: Callable, keys: list, seeds: range, x, y) -> dict:
+    """`through_blocks` of fresh towers `build(*key, seed)`: {key: one BlockGradients a seed}."""
+    # All are built before the first is measured: threads share one random number generator.
+    towers = [build(*key, seed) for key in keys for seed in seeds]
+    with training.progress("gradient flow", len(towers)) as bar:
+
+        def job(tower: nn.Sequential) -> BlockGradients:
+            found = through_blocks(tower, x, y)
+            bar.update()
+            return found
+
+        found = iter(training.side_by_side(job, towers, "cpu"))
+    return {key: [next(found) for _ in seeds] for key in keys}
+
+
+def back_through(block: nn.Module, x, gradient) -> tuple[torch.Tensor, float, list[float]]:
+    """The chain rule for one block with input x and this gradient at its output: the gradient at
+    its input, |g| / |w| of its weights, and the gradient of its `alpha`, if there is one."""
+    weights = [p for p in block.parameters() if p.ndim > 1]
+    scalars = [p for name, p in block.named_parameters() if name == "alpha"]
+    x = x.detach().requires_grad_()
+    with torch.enable_grad():
+        wanted = [x, *weights, *scalars]
+        at_input, *others = torch.autograd.grad(block(x), wanted, gradient)
+    both = others[: len(weights)], weights
+    gradient_size, size = (torch.cat([tensor.flatten() for tensor in side]).norm() for side in both)
+    return at_input, (gradient_size / size).item(), [g.item() for g in others[len(weights) :]]
+
+
 def factor_per_layer(norms: list[float]) -> float:
     """Growth of the gradient per convolution on its way towards the input, by least squares.
 
@@ -176,9 +248,55 @@ def factor_per_layer(norms: list[float]) -> float:
     return math.exp(-slope / 2)  # two convolutions in a block
 
 
+def fit(norms: list[float], law: str) -> tuple[float, float]:
+    """Slope and mean squared error of a line through log(norm), by least squares.
+
+    `norms` are those of blocks 1, 2 ... from the input. In an "exponential" a block multiplies the
+    norm by exp(slope): the line is over the block's number l. In a "power law" the norm goes as
+    l ** slope: the line is over log(l). That is what comes out where block l multiplies the
+    gradient by 1 + p / l on its way to the input: l ** -p.
+    Raises: ValueError for another law.
+    """
+    if law not in ("exponential", "power law"):
+        raise ValueError(f"law must be 'exponential' or 'power law', not {law!r}")
+    numbers = np.arange(1, len(norms) + 1)
+    place = numbers if law == "exponential" else np.log(numbers)
+    logs = np.log(norms)
+    slope, offset = np.polyfit(place, logs, deg=1)
+    return float(slope), float(np.mean((logs - slope * place - offset) ** 2))
+
+
+def exponent(norms: list[float]) -> float:
+    """p of the power law norm ~ l ** p that fits best, l the block's number from the input."""
+    return fit(norms, "power law")[0]
+
+
+def misfit(norms: list[float], law: str) -> float:
+    """How far the norms are from a law: mean squared error of log(norm), see `fit`."""
+    return fit(norms, law)[1]
+
+
+def growth(runs: list[list[float]]) -> str:
+    """The law that fits every run better than the other one does, with its number: a factor a
+    layer towards the input, or a power of l, the block's number from the input."""
+    if course(runs) == "stays level":
+        return "level"
+    exponential = [misfit(run, "exponential") < misfit(run, "power law") for run in runs]
+    if all(exponential):
+        return f"x{Seeds.of(runs, factor_per_layer):.3f} a layer"
+    if not any(exponential):
+        return f"l ** {Seeds.of(runs, exponent):.2f}"
+    return f"neither: exponential in {sum(exponential)} of {len(runs)}"
+
+
+def ends(norms: list[float]) -> float:
+    """The first block's norm over the last block's."""
+    return norms[0] / norms[-1]
+
+
 def first_over_last(runs: list[list[float]]) -> float:
     """The first block's gradient norm over the last block's, geometric mean over runs."""
-    return math.exp(statistics.fmean(math.log(run[0] / run[-1]) for run in runs))
+    return math.exp(statistics.fmean(math.log(ends(run)) for run in runs))
 
 
 def course(runs: list[list[float]]) -> str:

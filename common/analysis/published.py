@@ -49,3 +49,9 @@ WIDE_IS_FASTER = Published(
 GROUPS_ARE_SLOWER = Published(
     "1.36", "times: ResNeXt-101 32x4d against ResNet-101", "Xie et al. 2017, section 5.1"
 )
+BN_EXPLODES = Published(
+    "pi/(pi-1) = 1.467",
+    "times a layer for the squared gradient norm of wide fully connected layers, the batch to "
+    "infinity",
+    "Yang et al. 2019, theorem 3.10",
+)

@@ -15,10 +15,11 @@ from .pooled import PoolBlock
 from .preactivation import PreActBlock, PreActBottleneck, WideBlock
 from .residual import BasicBlock, Bottleneck, PlainBlock
 from .resnext import ResNeXtBlock
+from .skipinit import SkipInitBlock
 from .squeeze_excitation import SEBasicBlock, SEBottleneck, SqueezeExcitation
 
 __all__ = ["BasicBlock", "Bottleneck", "PlainBlock"]
 __all__ += ["PreActBlock", "PreActBottleneck", "WideBlock"]
 __all__ += ["ResNeXtBlock", "SEBasicBlock", "SEBottleneck", "SqueezeExcitation"]
 __all__ += ["DenseBlock", "DenseLayer", "SimpleDenseLayer", "Transition"]
-__all__ += ["PoolBlock"]
+__all__ += ["PoolBlock", "SkipInitBlock"]

@@ -9,14 +9,17 @@ from common.blocks import (
     PreActBottleneck,
     SEBasicBlock,
     SimpleDenseLayer,
+    SkipInitBlock,
     WideBlock,
 )
 
+from .changes import without_batch_norm
 from .imagenet import grouped
 from .networks import CifarNet, DenseNet, PoolNet, PreActNet
 
 __all__ = ["cifar_densenet", "cifar_plain", "cifar_preact_resnet", "cifar_resnet"]
-__all__ += ["cifar_pool_resnet", "cifar_resnext", "cifar_se_resnet", "cifar_wide_resnet"]
+__all__ += ["cifar_pool_resnet", "cifar_resnext", "cifar_se_resnet", "cifar_skipinit"]
+__all__ += ["cifar_wide_resnet"]
 
 
 def _blocks(depth: int, step: int, rest: int) -> int:
@@ -52,6 +55,17 @@ def cifar_se_resnet(depth: int, num_classes: int = 10, width: int = 16):
     """
     block = partial(SEBasicBlock, shortcut="A")
     return CifarNet(block, _blocks(depth, 6, 2), num_classes, width)
+
+
+def cifar_skipinit(depth: int, num_classes: int = 10, width: int = 16):
+    """`cifar_resnet(depth)` without batch norm, of SkipInitBlocks (De & Smith 2020): 269,027
+    parameters at 20.
+
+    Deviation: the stem has no bias.
+    """
+    block = partial(SkipInitBlock, shortcut="A")
+    model = CifarNet(block, _blocks(depth, 6, 2), num_classes, width)
+    return without_batch_norm(model)  # the stem's; the blocks have none
 
 
 def cifar_preact_resnet(depth: int, num_classes: int = 10, width: int = 16):

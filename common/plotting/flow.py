@@ -1,37 +1,41 @@
 """Gradients by depth: how they grow or fade on their way from the last block to the first."""
 
-import statistics
-
-from common.analysis.gradients import CONDITIONS, THEORY, course, first_over_last
+from common.analysis.gradients import CONDITIONS, THEORY, course, first_over_last, growth
 
 import numpy as np
 
 from . import style
 
 
-def towers(norms: dict, factors: dict, images: str):
-    """Gradient norms of plain and residual towers at their start: a panel a condition.
+def towers(outputs: dict, weights: dict, images: str):
+    """Gradients of towers at their start, a column a condition: above the norms at the blocks'
+    outputs relative to the last block's, below those of the weights, |g| / |w|, as they are.
 
-    `norms` holds {(kind, condition): [norms of a seed, ...]}, `factors` under the same keys each
-    seed's factor per layer, `images` says what was measured on. The title gives the factors.
+    Both hold {(kind, condition): [norms of a seed, ...]}; `images` says what was measured on.
     """
-    mean = {key: statistics.fmean(values) for key, values in factors.items()}
+    seeds, blocks = np.shape(outputs["plain", "BN"])
+    plain, residual = (first_over_last(outputs[kind, "BN"]) for kind in style.TWINS)
     title = (
-        f"Per layer towards the input, a plain network's gradient changes by "
-        f"x{mean['plain', CONDITIONS[0]]:.2f} with the default init, "
-        f"x{mean['plain', 'BN']:.2f} with BN; residual with BN: x{mean['residual', 'BN']:.2f}"
+        f"With batch norm, {blocks} plain blocks multiply the gradient by {plain:.2g}, "
+        f"{blocks} residual blocks by {residual:.2g}"
     )
-    seeds, blocks = np.shape(norms["plain", "BN"])
     subtitle = (
-        f"At initialisation: {blocks} blocks of two layers (3x3, 16 channels), {images}. "
-        f"Mean and range of {seeds} seeds. Grey: theory for wide plain networks."
+        f"Above: at the outputs of the blocks. Below: of the weights, relative to them. At "
+        f"initialisation; two layers a block (3x3, 16 channels), {images}; mean and range of "
+        f"{seeds} seeds. l: a block's number from the input. Grey: theory for wide plain networks."
     )
-    figure, axes = style.new_figure(title, subtitle, 12, 5, ncols=3)
-    for ax, condition in zip(axes, CONDITIONS, strict=True):
-        networks = {kind: norms[kind, condition] for kind in style.TWINS}
-        labels = {kind: kind for kind in networks} | {"theory": "theory"}
-        _panel(ax, condition, networks, labels)
-    axes[0].set_ylabel("gradient norm / last block's")
+    figure, axes = style.new_figure(title, subtitle, 12, 8, nrows=2, ncols=3)
+    for (above, below), condition in zip(axes.T, CONDITIONS, strict=True):
+        networks = {kind: runs for (kind, c), runs in outputs.items() if c == condition}
+        labels = {}
+        for kind, runs in networks.items():
+            mean = np.exp(np.log(runs).mean(0)).tolist()
+            labels[kind] = f"{kind}\n{growth([mean])}"
+        labels["theory"] = f"theory\nx{THEORY[condition]:.3f} a layer"
+        _panel(above, condition, networks, labels, gap=0.12)
+        _weights(below, {kind: weights[kind, condition] for kind in networks})
+    axes[0, 0].set_ylabel("gradient norm / last block's")
+    axes[1, 0].set_ylabel("|gradient| / |weights|")
     return figure
 
 
@@ -65,7 +69,7 @@ def gradient_flow(start: dict, trained: dict, setup: str):
     return figure
 
 
-def _panel(ax, condition: str, networks: dict[str, list], labels: dict[str, str]) -> None:
+def _panel(ax, condition: str, networks: dict[str, list], labels: dict[str, str], gap=0.07) -> None:
     """The norms of `networks` {name: [norms of a seed, ...]} relative to the last block's, from
     the last block on, with labels at the lines' ends; in grey the theory, if there is one."""
     style.logarithmic(ax, "y")
@@ -84,4 +88,23 @@ def _panel(ax, condition: str, networks: dict[str, list], labels: dict[str, str]
     ax.set_title(condition, fontsize=12)
     low, high = ax.get_ylim()
     ax.set_ylim(min(low, 0.1), max(high, 10))  # what is steady shall look steady
-    style.label_ends(ax, ends, 0.07)
+    style.label_ends(ax, ends, gap)
+
+
+def _weights(ax, networks: dict[str, list]) -> None:
+    """|gradient| / |weights| of each block of `networks`, from the last block on."""
+    style.logarithmic(ax, "y")
+    ends, looks = [], style.network_styles(networks)
+    for name, runs in networks.items():
+        values = np.array(runs)[:, ::-1]  # seeds x blocks
+        if values.all():
+            end = style.band(ax, range(values.shape[1]), values, looks[name])
+            ends.append((end, name, looks[name][0]))
+        else:  # zero has no place on a logarithmic axis
+            ends.append((0.0, f"{name}: zero\nin the first step", looks[name][0]))
+    ax.set(xlim=(0, max(1, values.shape[1] - 1)), xlabel="blocks away from the last block")
+    ax.xaxis.get_major_locator().set_params(integer=True)
+    low, high = ax.get_ylim()
+    ax.set_ylim(min(low, 0.1), max(high, 10))  # as above
+    ends = [(max(end, ax.get_ylim()[0]), *label) for end, *label in ends]
+    style.label_ends(ax, ends, 0.1)
