@@ -72,7 +72,7 @@ VARIANTS = {  # each is trained, compared and drawn
         "all the rest is measured against it", "cifar_resnet-110", lr=0.1),
     "preact-20": Variant(partial(models.cifar_preact_resnet, 20),
         "no ReLU cuts the path of x: it moves into F",
-        "very deep networks", "cifar_preact_resnet-164", lr=0.1),
+        "very deep networks", "cifar_preact_resnet-164", lr=0.4),
     "wide-10": Variant(partial(models.PreActNet, blocks.WideBlock, 1),
         "fewer layers of more channels, with dropout inside F",
         "the same accuracy in less time", "cifar_wide_resnet-28-10", lr=0.1),
@@ -80,10 +80,10 @@ VARIANTS = {  # each is trained, compared and drawn
         "many narrow paths for the price of a wide one",
         "accuracy at equal cost on paper", "cifar_resnext-29-8-64", lr=0.1),
     "dense-22": Variant(densenet, "keep x and put F(x) beside it, instead of adding",
-        "fewer parameters; not less memory", "cifar_densenet-100-12", lr=0.1),
+        "fewer parameters; not less memory", "cifar_densenet-100-12", lr=0.4),
     "se-20": Variant(partial(models.cifar_se_resnet, 20),
         "scale each channel of F(x) by what the whole image says",
-        "accuracy, for little time", lr=0.1),  # on CIFAR its paper has pre-activation networks
+        "accuracy, for little time", lr=0.4),  # on CIFAR its paper has pre-activation networks
 }  # fmt: skip
 
 
@@ -405,13 +405,18 @@ def report_gates(report, runs: list[dict[str, tuple[float, float]]]) -> None:
 
 def judge(table: dict[str, Result]) -> dict[str, str]:
     """Each variant's validation accuracy against the reference's, by pairs of seeds."""
-    words = {"holds": "better", "does not hold": "worse"}
     reference, judged = table[REFERENCE].validation, {}
     for name, result in table.items():
-        verdict = analysis.verdict(result.validation, ">", reference)
-        verdict = words.get(verdict, verdict.replace("unclear:", "unclear: better in"))
-        diverged = any(map(math.isnan, result.validation))
-        judged[name] = "diverged" if diverged else "" if name == REFERENCE else verdict
+        pairs = list(zip(result.validation, reference, strict=True))
+        judged[name] = f"unclear: {sum(a > b for a, b in pairs)} of {len(pairs)} better"
+        if analysis.verdict(result.validation, ">", reference) == "holds":
+            judged[name] = "better"
+        if analysis.verdict(result.validation, "<", reference) == "holds":
+            judged[name] = "worse"
+        if any(map(math.isnan, result.validation)):
+            judged[name] = "diverged"
+    if judged[REFERENCE] != "diverged":
+        judged[REFERENCE] = ""  # it is not compared with itself
     return judged
 
 

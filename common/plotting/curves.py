@@ -110,12 +110,8 @@ def deep_training(losses: dict, paths: dict, layers: int, chance: float, setup: 
     seed, NaN at the end where a run diverged; `paths`, for pre and post, the shares over 1, 2 ...
     blocks by seed; `chance` is the loss of guessing (nats).
     """
-    pre, plain = losses["pre-activation"], losses["plain"]
-    finite = min(sum(map(math.isfinite, run)) for run in plain)
-    title = f"{layers:,} layers of pre-activation learn: {np.mean([run[0] for run in pre]):.1f} to "
-    title += f"{np.mean([run[-1] for run in pre]):.1f} nats; "
-    title += f"without shortcuts the loss is {_last(plain)}"
-    title += f" after step {finite}" if finite < len(plain[0]) or _diverged(plain) else ""
+    title = f"{layers:,} layers, pre-activation: {_course(losses['pre-activation'])}; "
+    title += f"without shortcuts: {_course(losses['plain'])}"
     subtitle = f"Left: {setup}, the same at every step; mean, and thin lines for seeds. Right: "
     subtitle += "16 channels, untrained, paths from the stem on; mean and range over seeds"
     figure, axes = style.new_figure(title, subtitle, 11, 4.8, ncols=2)
@@ -188,9 +184,12 @@ def _diverged(runs: list[list[float]]) -> bool:
     return not all(math.isfinite(run[-1]) for run in runs)
 
 
-def _last(runs: list[list[float]]) -> str:
-    """The last loss, in words."""
-    return "no number" if _diverged(runs) else f"{np.mean([run[-1] for run in runs]):.1f}"
+def _course(runs: list[list[float]]) -> str:
+    """What became of the loss, in words."""
+    if _diverged(runs):
+        return f"NaN after step {min(sum(map(math.isfinite, run)) for run in runs)}"
+    first, last = (np.mean([run[i] for run in runs]) for i in (0, -1))
+    return f"loss {first:.1f} to {last:.1f}"
 
 
 def trade_off(table: dict, reference: str, setup: str):
