@@ -8,7 +8,7 @@ from pathlib import Path
 
 from common import analysis
 from common import models as networks
-from common.analysis import Seeds, verdict
+from common.analysis import Seeds, published, verdict
 from tests.mistakes import (
     CIFAR_RESNET18,
     MISTAKES,
@@ -31,8 +31,8 @@ PUBLISHED = {"cifar_resnet-20": "91.25", "cifar_resnet-56": "93.03"}
 PUBLISHED["cifar_wide_resnet-16-4"] = "94.98"
 for variant in VARIANTS.values():
     if variant.published:
-        network, _, error = variant.published
-        PUBLISHED[network] = f"{100 - error:.2f}"
+        error = float(published.ERRORS[variant.published].number)
+        PUBLISHED[variant.published] = f"{100 - error:.2f}"
 
 # network, its blocks, image size
 MODELS = [

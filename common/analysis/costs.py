@@ -73,13 +73,12 @@ def depth(model: nn.Module) -> int:
 
 @training.one_thread()
 def peak_bytes(model: nn.Module, x: torch.Tensor, y: torch.Tensor) -> int:
-    """Bytes that a training step with momentum holds when it holds most: after the forward pass.
+    """Bytes that a training step with momentum holds after the forward pass.
 
     Weights and momentum, and whatever autograd has saved for the backward pass, each storage
-    counted once. There are no gradients yet: `train_step` frees those of the step before, and new
-    ones take the room of activations that are no longer needed (where weights outweigh activations
-    that room is too small, and the backward pass holds more). x is N C H W, y holds class indices.
-    A copy of the model is measured.
+    counted once. There are no gradients then: `train_step` frees those of the step before. Where
+    activations outweigh weights this is near the peak; the backward pass frees them one by one.
+    x is N C H W, y holds class indices. A copy of the model is measured.
     """
     model = copy.deepcopy(model).train()
     weights = {p.untyped_storage().data_ptr(): p.untyped_storage() for p in model.parameters()}

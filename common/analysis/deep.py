@@ -177,7 +177,7 @@ def summary(title: str, trials: dict[str, Trial], losses: dict[str, list]) -> li
     for name, last in ends(losses).items():
         row = {title: name, "learning rate": f"{trials[name].rate:g}"}
         row["finite to the end"] = f"{sum(map(math.isfinite, last))} of {len(last)}"
-        row["loss, first step"] = f"{Seeds(run[0] for run in losses[name]):.2f}"
+        row["loss, first step"] = f"{Seeds(run[0] for run in losses[name]):.3g}"
         rows.append(row | {f"last {WINDOW} steps (nats)": f"{last:.2f}"})
     return rows
 
