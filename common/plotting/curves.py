@@ -110,8 +110,8 @@ def deep_training(losses: dict, paths: dict, layers: int, chance: float, setup: 
     seed, NaN at the end where a run diverged; `paths`, for pre and post, the shares over 1, 2 ...
     blocks by seed; `chance` is the loss of guessing (nats).
     """
-    title = f"{layers:,} layers, pre-activation: {_course(losses['pre-activation'])}; "
-    title += f"without shortcuts: {_course(losses['plain'])}"
+    title = f"{layers:,} layers: with an open path the loss {_course(losses['pre-activation'])}, "
+    title += f"without shortcuts it {_course(losses['plain'])}"
     subtitle = f"Left: {setup}, the same at every step; mean, and thin lines for seeds. Right: "
     subtitle += "16 channels, untrained, paths from the stem on; mean and range over seeds"
     figure, axes = style.new_figure(title, subtitle, 11, 4.8, ncols=2)
@@ -151,7 +151,7 @@ def transformer(gradients: dict, losses: dict, chance: float, setup: str):
         end = style.band(axes[0], index, runs, looks[kind])
         labels.append((end, kind, looks[kind][0]))
     axes[0].set(xlabel="layer (1 is next to the input)", xlim=(1, len(runs[0])))
-    axes[0].set_ylabel("norm of the gradient by the weights of linear2")
+    axes[0].set_ylabel("gradient norm, weights of linear2")
     axes[0].set_ylim(bottom=0)
     style.label_ends(axes[0], labels)
     _losses(axes[1], losses, looks, chance)
@@ -187,9 +187,9 @@ def _diverged(runs: list[list[float]]) -> bool:
 def _course(runs: list[list[float]]) -> str:
     """What became of the loss, in words."""
     if _diverged(runs):
-        return f"NaN after step {min(sum(map(math.isfinite, run)) for run in runs)}"
+        return f"is NaN after step {min(sum(map(math.isfinite, run)) for run in runs)}"
     first, last = (np.mean([run[i] for run in runs]) for i in (0, -1))
-    return f"loss {first:.1f} to {last:.1f}"
+    return f"goes from {first:.2f} to {last:.2f}"
 
 
 def trade_off(table: dict, reference: str, setup: str):
