@@ -21,7 +21,7 @@ FIGURES = {
     "01": ["gradient_flow"],
     "02": ["stems"],
     "03": ["gradients", "lesions", "training_curves"],
-    "04": ["deep_training", "dense_reuse", "gates", "variants"],
+    "04": ["deep_training", "transformer", "variants"],
     "05": ["architecture", "feature_evolution", "gradient_flow", "loss_landscape"],
     "06": ["calibration", "confusion", "curves", "mistakes"],
 }
@@ -222,6 +222,8 @@ MISTAKES = [
     ("03", "--data shapes --quick --out-dir {}/file", "--out-dir"),
     ("03", "--data-dir {}/gap", "cat"),
     ("04", "--data shapes --layers 1000", "9n + 2"),
+    ("04", "--data shapes --bare-layers 100", "6n + 2"),
+    ("04", "--data shapes --transformer-layers 3", "4 or more"),
     ("04", "--data shapes --quick --lr 1e30", "smaller --lr"),
     ("05", "--checkpoint {}/nowhere.pt", "nowhere.pt does not exist"),
     ("05", "--checkpoint {}/file", "no checkpoint of plain tensors"),

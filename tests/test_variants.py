@@ -6,9 +6,9 @@ import math
 import statistics
 
 from common import analysis, data, lesson, models, training
-from common.analysis import Seeds, costs, features, gradients
+from common.analysis import Seeds, costs, deep, features, published, variants
 from common.blocks import BasicBlock, PreActBlock, PreActBottleneck
-from common.plotting import curves, maps
+from common.plotting import curves
 
 import pytest
 import torch
@@ -29,26 +29,26 @@ def report(tmp_path):
 
 
 def table(**accuracies):
-    """What `compare` measures, with these accuracies."""
-    shares = {name: [0.5, 0.51] for name in VARIANTS} | accuracies
+    """What `compare` measures, with these accuracies on validation and test images."""
+    shares = {name: [0.5, 0.51, 0.5, 0.51, 0.5] for name in VARIANTS} | accuracies
     made_up = {"parameters": 1000, "multiply_adds": 10**6, "step": [0.01, 0.02, 0.03]}
-    made_up |= {"peak": 10**6, "seconds": Seeds([1.0, 2.0])}
-    return {n: script.Result(**made_up, accuracy=Seeds(values)) for n, values in shares.items()}
+    made_up |= {"peak": 10**6, "loss": Seeds([1.0, 2.0])}
+    return {
+        name: variants.Result(**made_up, validation=Seeds(values), accuracy=Seeds(values))
+        for name, values in shares.items()
+    }
 
 
-def test_networks_have_equal_parameters_and_the_small_one_a_third():
+def test_networks_have_about_equal_parameters():
     counts = {n: analysis.parameter_count(b()) for n, b in script.networks(10, 8).items()}
     assert list(counts) == list(VARIANTS)
     assert counts["resnet-20"] == 68_050
-    for name, variant in VARIANTS.items():
-        tolerance = 0.06 if variant.fraction == 1 else 0.15
-        assert counts[name] == pytest.approx(68_050 / variant.fraction, rel=tolerance)
-    assert [name for name, v in VARIANTS.items() if v.fraction == 3] == ["dense-22 (1/3)"]
+    assert all(count == pytest.approx(68_050, rel=0.06) for count in counts.values())
 
 
 def test_width_is_the_nearest():
     build = VARIANTS["wide-10"].build
-    chosen = analysis.parameter_count(script.at_parameters(build, 50_000)())
+    chosen = analysis.parameter_count(variants.at_parameters(build, 50_000)())
     others = [analysis.parameter_count(build(width=width)) for width in range(4, 30)]
     assert abs(chosen - 50_000) == min(abs(other - 50_000) for other in others)
 
@@ -56,14 +56,23 @@ def test_width_is_the_nearest():
 def test_published_networks_are_those_that_their_names_build():
     for variant in VARIANTS.values():
         if variant.published:
-            name, millions, error = variant.published
             with torch.device("meta"):
-                counted = analysis.parameter_count(models.build(name, 10))
-            assert f"{counted / 1e6:.1f}" == f"{millions}"
-            assert 3 < error < 7
+                models.build(variant.published, 10)
+            assert 3 < float(published.ERRORS[variant.published].number) < 7
 
 
-def test_comparison_changes_the_network_alone(tiny, monkeypatch):
+def test_rates_are_those_of_the_grid():
+    assert all(variant.lr in script.RATES for variant in VARIANTS.values())
+
+
+def compare(names, tiny):
+    """The comparison of these variants, each at a rate of its own."""
+    builds = {name: build for name, build in script.networks(10, 4).items() if name in names}
+    rates = {name: 0.1 + 0.01 * i for i, name in enumerate(builds)}
+    return rates, *variants.compare(builds, rates, tiny, 1, 48, range(2), "cpu")
+
+
+def test_comparison_changes_the_network_and_its_rate_alone(tiny, monkeypatch):
     """Equal options and seeds for each network; equal batches follow from the seed."""
     seen = []
     train_all = training.train_all
@@ -73,21 +82,19 @@ def test_comparison_changes_the_network_alone(tiny, monkeypatch):
         return train_all(runs, *rest, **options)
 
     monkeypatch.setattr(training, "train_all", spy)
-    args = script.arguments(["--quick", "--width", "4"])
-    measured, trained = script.compare(args, tiny, range(2), "cpu")
-    assert [run.name for run in seen] == [name for name in VARIANTS for _ in range(2)]
-    assert [run.seed for run in seen] == [0, 1] * len(VARIANTS)
-    assert all(run.options == {"lr": 0.1} for run in seen)
-    assert list(measured) == list(trained) == list(VARIANTS)
+    names = ["resnet-20", "wide-10"]
+    rates, measured, trained = compare(names, tiny)
+    assert [run.name for run in seen] == [name for name in names for _ in range(2)]
+    assert [run.seed for run in seen] == [0, 1] * 2
+    assert all(run.options == {"lr": rates[run.name]} for run in seen)
+    assert list(measured) == list(trained) == names
     for name, result in measured.items():
-        assert len(result.accuracy) == len(result.seconds) == 2
-        expected = [training.evaluate(model, tiny, "test")[1] for model in trained[name]]
-        assert result.accuracy == pytest.approx(expected)
+        for split, accuracy in (("val", result.validation), ("test", result.accuracy)):
+            expected = [training.evaluate(model, tiny, split)[1] for model in trained[name]]
+            assert accuracy == pytest.approx(expected)
 
 
 def test_a_diverged_network_has_no_accuracy(tiny, monkeypatch):
-    names = ["resnet-20", "wide-10"]
-    monkeypatch.setattr(script, "VARIANTS", {name: VARIANTS[name] for name in names})
     init = training.Run.__init__
 
     def broken(run, name, seed, *rest):
@@ -97,48 +104,48 @@ def test_a_diverged_network_has_no_accuracy(tiny, monkeypatch):
             torch.nn.init.constant_(run.model.fc.weight, math.nan)
 
     monkeypatch.setattr(training.Run, "__init__", broken)
-    args = script.arguments(["--quick", "--width", "4"])
-    measured, _ = script.compare(args, tiny, range(2), "cpu")
+    _, measured, _ = compare(["resnet-20", "wide-10"], tiny)
     good, bad = measured["resnet-20"], measured["wide-10"]
-    assert all(map(math.isfinite, [*good.accuracy, *good.seconds, bad.accuracy[0]]))
+    assert all(map(math.isfinite, [*good.accuracy, *good.loss, bad.accuracy[0]]))
     assert math.isnan(bad.accuracy[1])
-    assert math.isnan(bad.seconds[1])
+    assert math.isnan(bad.validation[1])
     assert script.judge(measured) == {"resnet-20": "", "wide-10": "diverged"}
 
 
-def test_judgement_and_advice_follow_the_numbers():
-    numbers = table(**{"wide-10": [0.7, 0.71], "se-20": [0.3, 0.31]})
+def test_judgement_and_advice_follow_validation():
+    above, below = [0.7, 0.71, 0.7, 0.71, 0.7], [0.3, 0.31, 0.3, 0.31, 0.3]
+    numbers = table(**{"wide-10": above, "se-20": below})
     words = script.judge(numbers)
     assert words["resnet-20"] == ""
     assert words["wide-10"] == "better"
     assert words["se-20"] == "worse"
-    assert words["preact-20"] == "no difference beyond the spread"
+    assert words["preact-20"] == "unclear: 0 of 5 better"  # ties are neither
+    numbers["wide-10"].accuracy = Seeds(below)  # the test only reports
+    assert script.judge(numbers) == words
     numbers["se-20"].peak = 1  # cheap, but worse: not to be recommended
     numbers["se-20"].step = [1e-9]
     numbers["preact-20"].peak = 2
     numbers["dense-22"].step = [1e-3]
-    text = " ".join(script.advice(numbers, script.judge(numbers)))
-    assert "accuracy: wide-10, beyond the spread" in text
+    text = " ".join(script.advice(numbers, words))
+    assert "validation accuracy: wide-10 (30.4 ± 0.5 % on test images)" in text
     assert "least time a step: dense-22" in text
     assert "least memory: preact-20" in text
-    text = " ".join(script.advice(table(), script.judge(table())))
-    assert "not beyond the spread of" in text
 
 
 def test_a_diverged_network_is_neither_better_nor_recommended():
-    numbers = table(**{"wide-10": [0.9, math.nan]})
-    numbers["wide-10"].peak = numbers["wide-10"].parameters = 1
+    numbers = table(**{"wide-10": [0.9, math.nan, 0.9, 0.9, 0.9]})
+    numbers["wide-10"].peak = 1
     numbers["wide-10"].step = [1e-9]
     words = script.judge(numbers)
     assert words["wide-10"] == "diverged"
     assert "wide-10" not in " ".join(script.advice(numbers, words))
-    numbers = table(**{"resnet-20": [math.nan, math.nan]})
+    numbers = table(**{"resnet-20": 5 * [math.nan]})
     assert "smaller --lr" in script.advice(numbers, script.judge(numbers))[0]
 
 
 def test_deep_twins_share_their_values_and_differ_by_the_shortcut():
     pair = []
-    for block in (PreActBottleneck, script.PlainPreActBottleneck):
+    for block in (PreActBottleneck, deep.PlainPreActBottleneck):
         torch.manual_seed(3)
         pair.append(models.PreActNet(block, 2, 10, 4))
     states = [model.state_dict() for model in pair]
@@ -155,7 +162,7 @@ def test_a_thousand_plain_layers_overflow_and_residual_ones_do_not(tiny):
     """The gradient itself, at initialisation, where the lesson watches the loss."""
     x, y = next(tiny.batches("train", 32))
     finite = {}
-    for kind, block in (("residual", PreActBottleneck), ("plain", script.PlainPreActBottleneck)):
+    for kind, block in (("residual", PreActBottleneck), ("plain", deep.PlainPreActBottleneck)):
         torch.manual_seed(0)
         model = models.PreActNet(block, 111, 10, 4)
         (norm,) = analysis.activation_gradients(model, ["conv1"], x, y)
@@ -163,80 +170,94 @@ def test_a_thousand_plain_layers_overflow_and_residual_ones_do_not(tiny):
     assert finite == {"residual": True, "plain": False}
 
 
-def test_losses_end_at_the_first_that_is_no_number(tiny):
-    model = models.cifar_resnet(8, width=4)
-    run = training.Run("any", 0, model, script.DEEP)
-    fine = script.step_losses(run, tiny, "cpu")
-    assert len(fine) == training.steps_per_epoch(tiny, script.DEEP["batch_size"])
-    assert all(map(math.isfinite, fine))
-    torch.nn.init.constant_(model.fc.weight, math.nan)
-    assert [math.isnan(loss) for loss in script.step_losses(run, tiny, "cpu")] == [True]
+def test_a_batch_is_learnt_by_heart_and_losses_end_at_the_first_that_is_no_number(tiny):
+    def broken():
+        model = models.cifar_resnet(8, width=4)
+        torch.nn.init.constant_(model.fc.weight, math.nan)
+        return model
+
+    def build():
+        return models.cifar_resnet(8, width=4)
+
+    trials = {"sound": deep.Trial(build, training.sgd, 0.1, steps=25, warmup=2)}
+    trials["broken"] = trials["sound"]._replace(build=broken)
+    losses = deep.by_heart(trials, tiny, range(2), "cpu")
+    last = deep.ends(losses)
+    assert all(len(run) == 25 and run[0] > 2 for run in losses["sound"])
+    assert max(last["sound"]) < 1.5
+    assert last["sound"][1] == pytest.approx(sum(losses["sound"][1][-10:]) / 10)
+    assert [[math.isnan(loss) for loss in run] for run in losses["broken"]] == [[True]] * 2
+    rows = deep.summary("any", trials, losses)
+    assert [row["finite to the end"] for row in rows] == ["2 of 2", "0 of 2"]
 
 
-def test_falling_is_a_matter_of_windows_and_spread():
-    down = [2.4 + 0.01 * (-1) ** i - 0.01 * i for i in range(30)]
-    assert script.falls(down)
-    assert not script.falls(down[::-1])
-    assert not script.falls([2.3 + 0.1 * (-1) ** i - 0.001 * i for i in range(30)])
-    assert not script.falls([*down, math.nan])
-    assert not script.falls(down[:12])
+def test_trials_of_a_kind_differ_in_what_they_say():
+    thousand = deep.thousand_layers(11, 10)
+    zero = thousand["post, last gamma 0"].build().layer1[0].bn3.weight
+    assert not zero.any()
+    assert thousand["post-activation"].build().layer1[0].bn3.weight.all()
+    for name, trial in deep.without_batch_norm(14, 10).items():
+        model = trial.build()
+        assert float(name[-1]) == model.layer1[0].alpha == model.layer3[1].alpha
+        assert not any(isinstance(m, torch.nn.BatchNorm2d) for m in model.modules())
+        assert analysis.depth(model) == 14
+    for name, trial in deep.transformers(3, 10).items():
+        model = trial.build()
+        assert len(model.layers) == 3
+        assert all(layer.norm_first == (name == "pre-norm") for layer in model.layers)
+        first, second = (layer.linear1.weight for layer in model.layers[:2])
+        assert not torch.equal(first, second)  # as copies of one layer they would be
+        assert model(torch.randn(2, 3, 12, 12)).shape == (2, 10)
+
+
+def test_gradients_of_the_last_layer_shrink_with_depth_where_the_norm_comes_first(tiny):
+    flow = deep.transformer_gradients(16, 10, tiny.resized(12), range(2), "cpu")
+    assert {kind: list(runs) for kind, runs in flow.items()} == {
+        "pre-norm": [4, 16],
+        "post-norm": [4, 16],
+    }
+    assert [len(run) for run in flow["pre-norm"][16]] == [16, 16]
+    for shallow, layers in zip(*flow["pre-norm"].values(), strict=True):
+        assert layers[-1] < shallow[-1]
 
 
 @pytest.mark.parametrize("block", [BasicBlock, PreActBlock])
 def test_open_paths_are_the_product_of_the_gates(block):
     tower = torch.nn.Sequential(*(block(8, 8) for _ in range(4)))
     x = torch.randn(4, 8, 6, 6)
-    measured = gradients.open_paths(tower, x)
-    outputs, hidden = [], x
+    measured = deep.open_paths(tower, x)
+    gates, hidden = [], x
     for module in tower:
         hidden = module(hidden)
-        outputs.append(hidden)
-    gates = [
-        out > 0 if block is BasicBlock else torch.ones_like(out, dtype=bool) for out in outputs
-    ]
-    expected = [torch.stack(gates[i:]).all(dim=0).float().mean().item() for i in range(4)]
+        gates.append(hidden > 0 if block is BasicBlock else torch.ones_like(x, dtype=bool))
+    expected = [torch.stack(gates[:n]).all(dim=0).float().mean().item() for n in (1, 2, 3, 4)]
     assert measured == pytest.approx(expected)
     assert not any(module._forward_hooks for module in tower.modules())
-    assert 0 < expected[0] < expected[-1] < 1 or block is PreActBlock
+    assert 0 < expected[-1] < expected[0] < 1 or block is PreActBlock
 
 
-def test_gates_are_class_means(tiny):
+def test_gates_depend_on_the_class_more_than_by_chance_only_if_they_do(tiny):
     model = models.cifar_se_resnet(8, width=8)
     x, y = next(tiny.batches("train", 100))
-    found = features.class_gates(model, x, y)
+    found = features.gates(model, x)
     assert list(found) == ["layer1.0", "layer2.0", "layer3.0"]
     seen = []
     hook = model.layer1[0].se.register_forward_hook(lambda m, inputs, out: seen.append(inputs[0]))
     with torch.no_grad():
         model.eval()(x)
-        gate = model.layer1[0].se.gate(seen[0])
+        assert torch.allclose(found["layer1.0"], model.layer1[0].se.gate(seen[0]), atol=1e-6)
     hook.remove()
-    for label in range(10):
-        assert torch.allclose(found["layer1.0"][label], gate[y == label].mean(0), atol=1e-6)
-    assert features.class_dependence(torch.ones(10, 8)) == 0
-    assert features.class_dependence(torch.eye(2)) == pytest.approx(math.sqrt(0.5))
-
-
-def test_reuse_is_the_loss_without_a_source(tiny):
-    torch.manual_seed(0)
-    model = models.cifar_densenet(16, 4)  # two layers in each of three blocks
-    list(training.Trainer(model, tiny, 1, batch_size=32).run())
-    second = model.features.denseblock1.denselayer2
-    with torch.no_grad():
-        second.conv1.weight[:, 8:] = 0  # layer 2 does not read layer 1
-    found = features.reuse(model, tiny)
-    assert [[len(row) for row in block] for block in found] == [[1, 2, 3]] * 3
-    assert found[0][1][1] == 0
-    assert found[0][1][0] != 0
-    assert not any(module._forward_pre_hooks for module in model.modules())
-    whole = training.evaluate(model, tiny, "val")[0]
-    with features.hidden_channels(second.norm1, 0, 8):
-        blind = training.evaluate(model, tiny, "val")[0]
-    assert found[0][1][0] == pytest.approx(blind - whole)
-    old, newest = features.by_age(found)
-    rows = [row for block in found for row in block[1:]]
-    assert newest == pytest.approx(statistics.fmean(row[-1] for row in rows))
-    assert old == pytest.approx(statistics.fmean(r for row in rows for r in row[:-1]))
+    means = torch.stack([found["layer3.0"][y == label].mean(0) for label in range(10)])
+    expected = means.std(dim=0).mean().item()
+    assert features.class_dependence(found["layer3.0"], y) == pytest.approx(expected, abs=1e-6)
+    assert features.class_dependence(torch.ones(len(y), 8), y) == pytest.approx(0, abs=1e-6)
+    by_class = torch.nn.functional.one_hot(y, 10).float()
+    assert features.chance_dependence(by_class, y) < 0.5 * features.class_dependence(by_class, y)
+    noise = torch.randn(len(y), 50, generator=torch.Generator().manual_seed(0))
+    ratio = features.class_dependence(noise, y) / features.chance_dependence(noise, y)
+    assert ratio == pytest.approx(1, rel=0.2)
+    dependence = features.gate_dependence(model, x, y)["layer3.0"]
+    assert dependence[0] == pytest.approx(expected, abs=1e-6)
 
 
 def test_exponent():
@@ -264,29 +285,39 @@ def test_equal_cost_family_costs_the_same():
     assert family["32x4d"]["parameters"] == 25_028_904
 
 
+def seeds(*values):
+    """Five seeds that differ by little."""
+    return [[value + 0.001 * seed for value in values] for seed in range(5)]
+
+
 def test_lesson_can_contradict_its_claims(report):
     """Fed the opposite numbers, every claim says so."""
-    args = script.arguments(["--quick"])
-    down, up = [3 - 0.1 * i for i in range(25)], [1 + 0.1 * i for i in range(25)]
-    script.report_depth(report, args, {"residual": [up, up], "plain": [down, down]})
-    script.report_paths(report, [[0.9] * 4, [0.91] * 4], [[0.1] * 4, [0.11] * 4])
-    numbers = table(**{"preact-20": [0.9, 0.91], "dense-22 (1/3)": [0.1, 0.11]})
-    numbers["wide-10"].step = [1.0, 1.001]
-    script.report_width(report, numbers)
-    counted = {"parameters": 1, "multiply_adds": 1}
-    family = {
-        "1x64d": counted | {"seconds": [2.0, 2.1]},
-        "32x4d": counted | {"seconds": [1.0, 1.1]},
-    }
-    script.report_cardinality(report, family)
-    memory = {"dense": {22: 10, 44: 20}, "resnet": {22: 10, 44: 40}}
-    reuse = [[[[0.1], [-0.1, 0.1]]] * 3, [[[0.1], [-0.11, 0.1]]] * 3]  # blind to old ones: better
-    script.report_density(report, memory, numbers, reuse)
-    gates = [
-        {"layer1.0": scale * torch.eye(10), "layer3.0": torch.zeros(10, 10)} for scale in (1, 1.1)
-    ]
-    script.report_gates(report, gates)
-    assert [f["verdict"] for f in report.findings] == ["does not hold"] * 9
+    thousand = deep.thousand_layers(11, 10)
+    losses = dict.fromkeys(thousand, seeds(2.5, 2.3)) | {"post-activation": seeds(2.4, 0.5)}
+    script.report_thousand(report, 11, thousand, losses, 2.3)
+    bare = deep.without_batch_norm(14, 10)
+    script.report_bare(report, 14, bare, dict.fromkeys(bare, seeds(2.5, 2.3)), 2.3)
+    script.report_paths(report, post=seeds(0.9, 0.9), pre=seeds(0.1, 0.1))
+    numbers = table(**{"preact-20": [0.9, 0.91, 0.9, 0.91, 0.9]})
+    script.report_width(report, numbers["preact-20"], numbers["wide-10"])
+    script.report_memory(report, {"dense": {22: 10, 44: 20}, "resnet": {22: 10, 44: 40}})
+    script.report_gates(report, [{"layer3.2": (a, b)} for a, b in seeds(0.1, 0.2)])
+    flow = {"pre-norm": {1: seeds(0.2), 4: seeds(0.4)}, "post-norm": {1: seeds(0.2), 4: seeds(0.1)}}
+    script.report_flow(report, 4, flow)
+    trials = deep.transformers(4, 10)
+    losses = {name: seeds(2.5, 2.0) for name in trials} | {"post-norm": seeds(2.5, 1.0)}
+    script.report_attention(report, 4, trials, losses)
+    assert [f["verdict"] for f in report.findings] == ["does not hold"] * 11
+    assert "Where alpha starts at 1, 0 of 5 networks do." in report.lines
+
+
+def test_the_search_of_rates_prints_the_validation_loss(report, tiny, monkeypatch):
+    monkeypatch.setattr(script, "RATES", (0.1, 0.2))
+    builds = {"resnet-20": script.networks(10, 4)["resnet-20"]}
+    found = script.search_rates(report, builds, (tiny, 1, 48), 0)
+    assert list(found["resnet-20"]) == ["0.1", "0.2"]
+    assert len(found["resnet-20"]["0.1"]["loss"]) == 2
+    assert "rate 0.2" in report.lines[-2]
 
 
 def test_report_says_what_each_idea_is_and_is_for(report):
@@ -302,28 +333,22 @@ def title(figure):
 
 
 def test_figures_can_contradict_the_story():
-    down, broken = [2.402 - 0.01 * i for i in range(30)], [2.3, math.nan]
+    down, broken = [[2.4, 1.0, 0.4]], [[2.3, math.nan]]
     paths = {"post": [[0.9, 0.8], [0.9, 0.7]], "pre": [[1.0, 1.0], [1.0, 1.0]]}
-    ends = {True: script.ends(down), False: script.ends(broken)}
 
-    def draw(residual, plain):
-        losses = {"residual": [residual], "plain": [plain]}
-        means = {kind: ends[run is down] for kind, (run,) in losses.items()}
-        return title(curves.deep_training(losses, means, paths, 1001, 10, "x"))
+    def draw(pre, plain):
+        losses = dict.fromkeys(deep.thousand_layers(11, 10), down)
+        losses |= {"pre-activation": pre, "plain": plain}
+        return title(curves.deep_training(losses, paths, 1001, 2.3, "x"))
 
-    text = draw(down, broken)
-    assert "with shortcuts the loss goes from 2.36 to 2.16, without them" in text
-    assert "without them it is NaN after step 1" in text
-    assert "with shortcuts the loss is NaN after step 1, without them it goes" in draw(broken, down)
-    memory = {"dense": {22: 10**6, 44: 2 * 10**6}, "resnet": {22: 10**6, 44: 4 * 10**6}}
-    figure = maps.dense_reuse(memory, [[[[0.5], [0.25, 0.5]]] * 3] * 2, "x")
-    assert "depth^1.00 (ResNet: 2.00)" in title(figure)
-    assert "costs 0.25 nats, the newest 0.50" in title(figure)
-    gates = {"layer1.0": torch.eye(10), "layer3.0": torch.zeros(10, 10)}
-    text = title(maps.gate_maps([gates], ["c"] * 10, "x"))
-    assert "0.316 in the first block, by 0.000" in text
+    assert "with an open path the loss goes from 2.40 to 0.40, without" in draw(down, broken)
+    assert "without shortcuts it is NaN after step 1" in draw(down, broken)
+    assert "the loss is NaN after step 1, without shortcuts it goes from" in draw(broken, down)
+    flow = {"pre-norm": [[0.1, 0.4]], "post-norm": [[0.1, 0.2]]}
+    losses = dict.fromkeys(deep.transformers(2, 10), down)
+    assert "0.5 times" in title(curves.transformer(flow, losses, 2.3, "x"))
     figure = curves.trade_off(table(**{"dense-22": [0.8, 0.9]}), "resnet-20", "x")
-    assert title(figure).startswith("Most accurate: dense-22, 85 % (resnet-20: 50 %)")
+    assert title(figure).startswith("Best on validation: dense-22, 85 % (resnet-20: 50 %)")
     figure = curves.trade_off(table(**{"resnet-20": [math.nan, 0.9]}), "resnet-20", "x")
     assert "resnet-20" not in title(figure)
     diverged = {"resnet-20": table(**{"resnet-20": [math.nan]})["resnet-20"]}
@@ -337,5 +362,5 @@ def test_results_hold_the_numbers_behind_the_figures(tmp_path):
     path = tmp_path / "04_residual_variants" / "results.json"
     measured = json.loads(path.read_text(encoding="utf-8"))["measured"]
     assert list(measured["networks"]) == list(VARIANTS)
-    assert set(measured["thousand_layers"]) == {"residual", "plain"}
-    assert len(measured["gates"]) == len(measured["density"]["reuse"]) == 2
+    assert list(measured["thousand_layers"]) == list(deep.thousand_layers(11, 10))
+    assert len(measured["gates"]) == len(measured["paths"]["pre"]) == 2

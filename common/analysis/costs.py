@@ -73,10 +73,12 @@ def depth(model: nn.Module) -> int:
 
 @training.one_thread()
 def peak_bytes(model: nn.Module, x: torch.Tensor, y: torch.Tensor) -> int:
-    """Bytes that a training step with momentum holds when it holds most: after the forward pass.
+    """Bytes that a training step with momentum holds after the forward pass.
 
-    Weights, gradients and momentum, and whatever autograd has saved for the backward pass, each
-    storage counted once. x is N C H W, y holds class indices. A copy of the model is measured.
+    Weights and momentum, and whatever autograd has saved for the backward pass, each storage
+    counted once. There are no gradients then: `train_step` frees those of the step before. Where
+    activations outweigh weights this is near the peak; the backward pass frees them one by one.
+    x is N C H W, y holds class indices. A copy of the model is measured.
     """
     model = copy.deepcopy(model).train()
     weights = {p.untyped_storage().data_ptr(): p.untyped_storage() for p in model.parameters()}
@@ -93,7 +95,7 @@ def peak_bytes(model: nn.Module, x: torch.Tensor, y: torch.Tensor) -> int:
     ):
         F.cross_entropy(model(x).float(), y)
     activations = sum(s.nbytes() for place, s in saved.items() if place not in weights)
-    return activations + 3 * sum(s.nbytes() for s in weights.values())
+    return activations + 2 * sum(s.nbytes() for s in weights.values())
 
 
 def receptive_field(module: nn.Module, in_channels: int) -> int:
@@ -166,6 +168,13 @@ def equal_cost_family(device: str) -> dict[str, dict]:
             family[name]["multiply_adds"] = multiply_adds(network, 3, 224, 224)
         family[name]["seconds"] = seconds[name]
     return family
+
+
+def ratio(one: list[float], other: list[float]) -> str:
+    """How many times as long one takes as the other: median and range over rounds, in words."""
+    ratios = [a / b for a, b in zip(one, other, strict=True)]
+    low, middle, high = min(ratios), statistics.median(ratios), max(ratios)
+    return f"{middle:.2f} times ({low:.2f} to {high:.2f} in {len(ratios)} rounds)"
 
 
 def exponent(by_size: dict[int, float]) -> float:

@@ -1,17 +1,14 @@
-"""What a layer's features hold: probes, similarity; what reads them, what gates them.
+"""What a layer's features hold: probes, similarity, and what gates them.
 
 Probes: Alain & Bengio 2016 (arXiv:1610.01644). CKA: Kornblith et al. 2019 (arXiv:1905.00414),
 section 3, with the unbiased estimator of HSIC, as Nguyen et al. 2020 (arXiv:2010.15327) use it.
 """
 
-import contextlib
-import itertools
 import statistics
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from common import models, training
-from common.blocks import DenseBlock
 from common.data import Dataset
 
 import numpy as np
@@ -219,78 +216,40 @@ def measure(
 
 
 @torch.no_grad()
-def class_gates(
-    model: nn.Module, images: torch.Tensor, labels: torch.Tensor
-) -> dict[str, torch.Tensor]:
-    """Mean squeeze-and-excitation gates of each class: {block: classes x channels}.
+def gates(model: nn.Module, images: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Squeeze-and-excitation gates of images (normalised, N 3 H W), by block: N channels.
 
-    `images` are normalised, N 3 H W; every class must occur among the labels. Leaves the model in
-    eval mode.
+    Leaves the model in eval mode.
     """
     names = [n for n in models.block_names(model) if hasattr(model.get_submodule(n), "se")]
     outputs = activations(model.eval(), [f"{name}.se.fc2" for name in names], images)
-    members = F.one_hot(labels).float()  # N classes
-    weights = members / members.sum(0)
-    gates = {name: outputs[f"{name}.se.fc2"].float().sigmoid() for name in names}  # N channels
-    return {name: weights.T @ gate for name, gate in gates.items()}
+    return {name: outputs[f"{name}.se.fc2"].float().sigmoid() for name in names}
 
 
-def class_dependence(gates: torch.Tensor) -> float:
-    """Standard deviation over classes of the mean gate, averaged over channels."""
-    return gates.std(dim=0).mean().item()
+def class_dependence(gates: torch.Tensor, labels: torch.Tensor) -> float:
+    """Standard deviation over classes of the mean gate, averaged over channels.
 
-
-def reuse(model: nn.Module, dataset: Dataset, device: str = "cpu") -> list[list[list[float]]]:
-    """Rise of the validation loss (nats) when one reader of a dense block does not see one source.
-
-    Readers are the block's layers and what follows it; sources its input, layer 1, layer 2 ...
-    The hidden channels are set to their means over images and positions. One list a block, in it
-    one row a reader.
+    `gates` are N channels; every class must occur among the labels.
     """
-    seeing_all, _ = training.evaluate(model, dataset, "val", device)
-    rises = []
-    for readers, sizes in _dense_blocks(model.features):
-        starts = [0, *itertools.accumulate(sizes)]
-        rows = []
-        for count, reader in enumerate(readers, 1):
-            row = []
-            for start, size in zip(starts[:count], sizes[:count], strict=True):
-                with hidden_channels(reader, start, start + size):
-                    loss, _ = training.evaluate(model, dataset, "val", device)
-                row.append(loss - seeing_all)
-            rows.append(row)
-        rises.append(rows)
-    return rises
+    members = F.one_hot(labels).float()  # N classes
+    means = (members / members.sum(0)).T @ gates  # classes channels
+    return means.std(dim=0).mean().item()
 
 
-def _dense_blocks(stages: nn.Sequential) -> Iterator[tuple[list[nn.Module], list[int]]]:
-    """Of each dense block: the batch norms that read its channels, and the sources' widths."""
-    for stage, following in itertools.pairwise(stages):
-        if isinstance(stage, DenseBlock):
-            readers = [*(layer.norm1 for layer in stage), getattr(following, "norm", following)]
-            widths = [norm.num_features for norm in readers]
-            yield readers, [widths[0]] + [b - a for a, b in itertools.pairwise(widths)]
+def chance_dependence(gates: torch.Tensor, labels: torch.Tensor, rounds: int = 20) -> float:
+    """What class_dependence gives for classes that mean nothing: the mean over permuted labels.
+
+    It is not zero, because the mean gates of two groups of different images differ.
+    """
+    generator = torch.Generator().manual_seed(0)
+    orders = [torch.randperm(len(labels), generator=generator) for _ in range(rounds)]
+    permuted = [labels[order.to(labels.device)] for order in orders]
+    return statistics.fmean(class_dependence(gates, classes) for classes in permuted)
 
 
-@contextlib.contextmanager
-def hidden_channels(reader: nn.Module, start: int, end: int) -> Iterator[None]:
-    """Inside the `with`, `reader` sees the means of the channels from `start` to before `end`."""
-
-    def blind(_module, inputs):
-        (x,) = inputs
-        mean = x[:, start:end].mean(dim=(0, 2, 3), keepdim=True).expand_as(x[:, start:end])
-        return (torch.cat([x[:, :start], mean, x[:, end:]], dim=1),)
-
-    hook = reader.register_forward_pre_hook(blind)
-    try:
-        yield
-    finally:
-        hook.remove()
-
-
-def by_age(rises: list[list[list[float]]]) -> tuple[float, float]:
-    """Mean rise for older sources and for the newest one, over readers that see two or more;
-    `rises` as `reuse` gives them."""
-    rows = [row for block in rises for row in block if len(row) > 1]
-    older = statistics.fmean(rise for row in rows for rise in row[:-1])
-    return older, statistics.fmean(row[-1] for row in rows)
+def gate_dependence(model: nn.Module, images, labels) -> dict[str, tuple[float, float]]:
+    """How the gates of each block differ between the classes, and with permuted labels."""
+    return {
+        block: (class_dependence(found, labels), chance_dependence(found, labels))
+        for block, found in gates(model, images).items()
+    }

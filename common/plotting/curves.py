@@ -13,6 +13,7 @@ from matplotlib import patheffects
 from . import style
 
 DEPTHS = list(zip([*style.OTHERS, style.GREY], ["-", "--", "-.", ":"], strict=True))
+GOLD = style.OTHERS[2]
 
 
 def training_curves(results: dict[str, list], chance: float, setup: str):
@@ -144,68 +145,110 @@ def epochs(rows: list[dict], what: str, subtitle: str, accuracy: float):
     return figure
 
 
-def deep_training(losses: dict, ends: dict, paths: dict, layers: int, classes: int, data_name: str):
-    """Loss by step, one line a seed, and the open share of identity paths by length.
+def deep_training(losses: dict, paths: dict, layers: int, chance: float, setup: str):
+    """Loss by step of four networks, and the open share of identity paths by length.
 
-    `losses` holds, for plain and residual, the losses of every step by seed, `ends` their mean
-    over seeds at the beginning and at the end; `paths`, for pre and post, the shares over 1, 2 ...
-    blocks by seed.
+    `losses` holds, by the names of `analysis.deep.thousand_layers`, the losses of every step by
+    seed, NaN at the end where a run diverged; `paths`, for pre and post, the shares over 1, 2 ...
+    blocks by seed; `chance` is the loss of guessing (nats).
     """
-    course = {kind: _course(runs, *ends[kind]) for kind, runs in losses.items()}
-    title = f"{layers:,} layers: with shortcuts the loss {course['residual']}, "
-    title += f"without them it {course['plain']}"
-    subtitle = f"Left: pre-activation bottlenecks, {data_name}, 8x8 pixels, one line a seed, grey: "
-    subtitle += "chance. Right: 16 channels at initialisation, mean and range over seeds"
+    title = f"{layers:,} layers: with an open path the loss {_course(losses['pre-activation'])}, "
+    title += f"without shortcuts it {_course(losses['plain'])}"
+    subtitle = f"Left: {setup}, the same at every step; mean, and thin lines for seeds. Right: "
+    subtitle += "16 channels, untrained, paths from the stem on; mean and range over seeds"
     figure, axes = style.new_figure(title, subtitle, 11, 4.8, ncols=2)
-    chance = math.log(classes)
-    labels = [(chance, "chance", style.GREY)]
-    for kind, runs in losses.items():
-        colour, dash = style.TWINS[kind]
-        for run in runs:
-            finite = [loss for loss in run if math.isfinite(loss)]
-            axes[0].plot(range(1, len(finite) + 1), finite, dash, color=colour, linewidth=1.5)
-            if finite and len(finite) < len(run):
-                axes[0].plot(len(finite), finite[-1], "X", color=colour, markersize=10)
-        text = kind if len(finite) == len(run) else f"{kind}: NaN after the cross"
-        labels.append((finite[-1] if finite else chance, text, colour))
-    axes[0].axhline(chance, color=style.GREY, linewidth=1)
-    axes[0].set(xlabel="step", ylabel="training loss (nats)")
-    axes[0].margins(x=0.02)
-    style.label_ends(axes[0], labels)
+    looks = {"pre-activation": (style.RESIDUAL, "-"), "plain": (style.PLAIN, "--")}
+    looks |= {"post-activation": (style.OTHERS[0], "-."), "post, last gamma 0": (GOLD, ":")}
+    _losses(axes[0], losses, looks, chance)
     labels = []
-    for kind, look in (("pre", (style.RESIDUAL, "-")), ("post", (style.OTHERS[0], "-."))):
-        runs = 100 * np.array(paths[kind])
+    for kind in ("pre", "post"):
+        look, runs = looks[f"{kind}-activation"], 100 * np.array(paths[kind])
         index = range(1, runs.shape[1] + 1)
         labels.append((style.band(axes[1], index, runs, look), f"{kind}-activation", look[0]))
-    axes[1].set(xlabel="blocks on the identity path", ylabel="entries whose path is open (%)")
+    axes[1].set(xlabel="blocks that the path leads through", ylabel="open identity paths (%)")
     axes[1].set(ylim=(0, 105), xlim=(1, runs.shape[1]))
     style.label_ends(axes[1], labels)
     return figure
 
 
-def _course(runs: list[list[float]], first: float, last: float) -> str:
+def transformer(gradients: dict, losses: dict, chance: float, setup: str):
+    """Gradient by layer of untrained Transformers, pre-norm and post-norm, and loss by step.
+
+    `gradients` holds, by kind, one norm a layer by seed; `losses` the losses of every step by seed,
+    by the names of `analysis.deep.transformers`; `chance` is the loss of guessing (nats).
+    """
+    last = {kind: np.mean([run[-1] for run in runs]) for kind, runs in gradients.items()}
+    title = f"In the last layer post-norm starts with {last['post-norm'] / last['pre-norm']:.1f} "
+    title += "times pre-norm's gradient"
+    subtitle = (
+        f"{len(gradients['pre-norm'][0])} layers, {setup}. Left: at initialisation, mean and "
+    )
+    subtitle += "range. Right: the same images at every step; mean, and thin lines for seeds"
+    figure, axes = style.new_figure(title, subtitle, 11, 4.8, ncols=2)
+    looks = {"pre-norm": (style.RESIDUAL, "-"), "post-norm": (style.PLAIN, "--")}
+    looks |= {"post-norm, warm-up": (style.OTHERS[0], "-."), "post-norm, slower": (GOLD, ":")}
+    labels = []
+    for kind, runs in gradients.items():
+        index = range(1, len(runs[0]) + 1)
+        end = style.band(axes[0], index, runs, looks[kind])
+        labels.append((end, kind, looks[kind][0]))
+    axes[0].set(xlabel="layer (1 is next to the input)", xlim=(1, len(runs[0])))
+    axes[0].set_ylabel("gradient norm, weights of linear2")
+    axes[0].set_ylim(bottom=0)
+    style.label_ends(axes[0], labels)
+    _losses(axes[1], losses, looks, chance)
+    return figure
+
+
+def _losses(ax, losses: dict[str, list], looks: dict[str, tuple[str, str]], chance: float) -> None:
+    """Training loss by step: a thin line a seed, a thick one for the mean while all are finite."""
+    labels = [(chance, "chance", style.GREY)]
+    for name, runs in losses.items():
+        colour, dash = looks[name]
+        for run in runs:
+            ax.plot(range(1, len(run) + 1), run, dash, color=colour, linewidth=0.8, alpha=0.5)
+        mean = [np.mean(step) for step in zip(*runs, strict=False)]
+        mean = [loss for loss in mean if math.isfinite(loss)]
+        ax.plot(range(1, len(mean) + 1), mean, dash, color=colour, linewidth=2)
+        if _diverged(runs):
+            ax.plot(len(mean), mean[-1], "X", color=colour, markersize=10)
+        text = f"{name}: NaN at the cross" if _diverged(runs) else name
+        labels.append((mean[-1], text, colour))
+    ax.axhline(chance, color=style.GREY, linewidth=1)
+    highest = max(chance, *(loss for runs in losses.values() for run in runs for loss in run[:1]))
+    ax.set(xlabel="step", ylabel="training loss (nats)", ylim=(0, 1.3 * highest))
+    ax.margins(x=0.02)
+    style.label_ends(ax, labels)
+
+
+def _diverged(runs: list[list[float]]) -> bool:
+    """Whether the loss of any run ended as no number."""
+    return not all(math.isfinite(run[-1]) for run in runs)
+
+
+def _course(runs: list[list[float]]) -> str:
     """What became of the loss, in words."""
-    finite_steps = min(sum(map(math.isfinite, run)) for run in runs)
-    if finite_steps < max(map(len, runs)):
-        return f"is NaN after step {finite_steps}"
+    if _diverged(runs):
+        return f"is NaN after step {min(sum(map(math.isfinite, run)) for run in runs)}"
+    first, last = (np.mean([run[i] for run in runs]) for i in (0, -1))
     return f"goes from {first:.2f} to {last:.2f}"
 
 
 def trade_off(table: dict, reference: str, setup: str):
     """Test accuracy against the time of a training step; the area of a disk is its parameters.
 
-    `table` holds, by network, `analysis.costs.Costs` with an `accuracy` (Seeds, shares); networks
-    that diverged with a seed are left out.
+    `table` holds, by network, an `analysis.variants.Result`; networks that diverged with a seed
+    are left out. The best is chosen by validation.
     """
     table = {n: costs for n, costs in table.items() if np.isfinite(costs.accuracy).all()}
     if not table:
         return style.new_figure("Every network diverged with one seed or more", setup, 9, 5.2)[0]
     mean = {name: 100 * costs.accuracy.mean for name, costs in table.items()}
     step = {name: costs.milliseconds for name, costs in table.items()}
-    best = max(mean, key=mean.get)
+    best = max(table, key=lambda name: table[name].validation.mean)  # the test only reports
     cheapest = min(step, key=step.get)
     beside = f" ({reference}: {mean[reference]:.0f} %)" if reference in mean else ""
-    title = f"Most accurate: {best}, {mean[best]:.0f} %{beside}; least time a step: {cheapest}"
+    title = f"Best on validation: {best}, {mean[best]:.0f} %{beside}; least time a step: {cheapest}"
     title += "" if best == cheapest else f", {mean[cheapest]:.0f} %"
     setup += ". Area: parameters; bars: standard deviation over seeds; blue: the reference"
     figure, ax = style.new_figure(title, setup, 9, 5.2)

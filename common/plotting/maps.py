@@ -1,9 +1,4 @@
-"""Maps: numbers by colour, block against step, reader against source, class against channel."""
-
-import statistics
-
-from common.analysis.costs import exponent
-from common.analysis.features import by_age, class_dependence
+"""Maps: numbers by colour, block against step, channel against position."""
 
 import numpy as np
 import seaborn
@@ -45,76 +40,6 @@ def gradient_maps(results: dict[str, list], late: int, setup: str):
         ticks = np.arange(0, len(values), max(1, len(values) // 9))
         ax.set_yticks(ticks + 0.5, ticks + 1, rotation=0)
     axes[0].set_ylabel("block (1 is next to the input)")
-    return figure
-
-
-def dense_reuse(memory: dict, reuse: list, setup: str):
-    """Memory by depth, and what every reader of the dense blocks loses without each source.
-
-    `memory` as `costs.memory_by_depth` gives it; `reuse` one `features.reuse` a seed.
-    """
-    powers = {kind: exponent(by_depth) for kind, by_depth in memory.items()}
-    old, newest = map(statistics.fmean, zip(*map(by_age, reuse), strict=True))
-    title = f"DenseNet: memory grows as depth^{powers['dense']:.2f} (ResNet: {powers['resnet']:.2f}"
-    title += f"); a hidden old source costs {old:.2f} nats, the newest {newest:.2f}"
-    subtitle = "Left: one training step on 8 images of 32x32. Right: rise of the validation loss "
-    subtitle += (
-        f"(nats) when a reader does not see a source (old: all but the newest); dense-22, {setup}"
-    )
-    figure, axes = style.new_figure(title, subtitle, 12, 4.6, ncols=4, width_ratios=[1.5, 1, 1, 1])
-    style.logarithmic(axes[0], "x", "y")
-    axes[0].set(xlabel="depth (layers)", ylabel="peak memory (MB)")
-    labels = []
-    for kind, name, colour in (
-        ("dense", "DenseNet", style.OTHERS[0]),
-        ("resnet", "ResNet", style.RESIDUAL),
-    ):
-        depths = list(memory[kind])
-        megabytes = [size / 1e6 for size in memory[kind].values()]
-        axes[0].plot(depths, megabytes, "o-", color=colour, markersize=4)
-        labels.append((megabytes[-1], name, colour))
-    axes[0].set_xticks(depths, depths)
-    axes[0].set_yticks([10, 20, 50, 100, 200], [10, 20, 50, 100, 200])
-    axes[0].minorticks_off()
-    style.label_ends(axes[0], labels)
-    blocks = [[np.mean(rows, axis=0) for rows in zip(*runs, strict=True)]
-              for runs in zip(*reuse, strict=True)]  # fmt: skip
-    top = max(row.max() for block in blocks for row in block)
-    for i, (ax, block) in enumerate(zip(axes[1:], blocks, strict=True), 1):
-        grid = np.full((len(block), len(block)), np.nan)
-        for reader, row in enumerate(block):
-            grid[reader, : len(row)] = row
-        readers = [f"layer {k}" for k in range(1, len(block))] + ["what follows"]
-        seaborn.heatmap(grid, ax=ax, vmin=0, vmax=top, cmap="cividis", annot=True, fmt=".2f",
-                        cbar=False, xticklabels=["input", *range(1, len(block))],
-                        yticklabels=readers if i == 1 else False)  # fmt: skip
-        ax.set_title(f"dense block {i}", fontsize=11)
-        ax.set_xlabel("source (layer)")
-        ax.tick_params("y", rotation=0)
-    return figure
-
-
-def gate_maps(gates: list[dict], names: list[str], setup: str):
-    """Mean gate of each class and channel, first and last block, of the first seed's network.
-
-    `gates` holds one `features.class_gates` a seed, `names` those of the classes.
-    """
-    first, *_, last = gates[0]
-    spread = [statistics.fmean(class_dependence(run[b]) for run in gates) for b in (first, last)]
-    title = f"Gates differ between classes by {spread[0]:.3f} in the first block, "
-    title += f"by {spread[1]:.3f} in the last (standard deviation)"
-    subtitle = f"se-20, {setup}: the numbers are means over them, the maps show the first"
-    figure, axes = style.new_figure(title, subtitle, 12, 4.6, ncols=2, width_ratios=[1, 2.4])
-    for ax, block in zip(axes, (first, last), strict=True):
-        shown = ax is axes[1]
-        seaborn.heatmap(gates[0][block].cpu().numpy(), ax=ax, vmin=0, vmax=1, cmap="cividis",
-                        cbar=shown, cbar_kws={"label": "gate"} if shown else None,
-                        yticklabels=False if shown else names)  # fmt: skip
-        count = gates[0][block].shape[1]
-        ticks = np.arange(0, count, max(1, count // 8))
-        ax.set_xticks(ticks + 0.5, ticks + 1, rotation=0)
-        ax.set_title(f"{block} ({count} channels)", fontsize=11)
-        ax.set_xlabel("channel")
     return figure
 
 
