@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from tqdm import tqdm
 
 from . import parallel
-from .step import autocast, averaged, fine_tuning, sgd, warmup_cosine
+from .step import autocast, averaged, channels_last, fine_tuning, sgd, warmup_cosine
 
 
 class Diverged(UserError):
@@ -66,7 +66,7 @@ class Trainer:
         seed: int = 0,
         device: str = "cpu",
     ):
-        self.model = model.to(device, memory_format=torch.channels_last)
+        self.model = channels_last(model, device)
         self.dataset, self.epochs, self.batch_size = dataset, epochs, batch_size
         self.frozen, self.seed, self.device = frozen, seed, device
         self.batches = {"cutout": cutout, "balance": balance, "part": parallel.part()}
