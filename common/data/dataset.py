@@ -11,7 +11,7 @@ import torch
 import torchvision.transforms.v2.functional as TF
 
 from .augmentation import cut_out, for_all_pixels, shift_and_flip
-from .images import require_memory
+from .images import require_room
 
 SPLITS = ("train", "val", "test")
 # Mean and standard deviation of ImageNet's pixels: what torchvision's weights were trained with.
@@ -49,7 +49,7 @@ class Dataset:
 
     def resized(self, size: int) -> "Dataset":
         """All images at size x size pixels, with antialiasing."""
-        require_memory(sum(len(getattr(self, name).labels) for name in SPLITS), size)
+        require_room(sum(len(getattr(self, name).labels) for name in SPLITS), size)
         small = {}
         for name in SPLITS:
             images, labels = getattr(self, name)

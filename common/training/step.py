@@ -4,7 +4,7 @@ import contextlib
 import itertools
 import math
 
-from common import UserError
+from common import UserError, data
 
 import torch
 import torch.nn as nn
@@ -55,6 +55,24 @@ def _narrow(module: nn.Module) -> bool:
 def _contiguous(_module, arguments: tuple) -> tuple:
     """The input of a convolution, copied channel by channel."""
     return tuple(x.clone(memory_format=torch.contiguous_format) for x in arguments)
+
+
+def require_memory(model: nn.Module, images: int, size: int) -> None:
+    """Raises: UserError if the memory is too small for a step on so many images of `size` pixels:
+    weights, gradients and momentum, and what the forward pass keeps for the backward pass. The
+    network is one on the meta device, where tensors have shapes and no values."""
+    kept = {}
+
+    def count(tensor: torch.Tensor) -> torch.Tensor:
+        kept[tensor.untyped_storage()._cdata] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    too_few_pixels = contextlib.suppress(RuntimeError, ValueError)  # which is said elsewhere
+    with too_few_pixels, torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
+        model.train()(torch.empty(images, 3, size, size, device="meta"))
+    weights = sum(p.nbytes for p in model.parameters())
+    what = f"weights, and a step on {images} images of {size} pixels, need"
+    data.require_memory(3 * weights + sum(kept.values()), what, "fewer of one of them")
 
 
 def compiled(model: nn.Module) -> nn.Module:
