@@ -73,7 +73,7 @@ def main(argv: list[str] | None = None) -> dict:
 def pipeline(args: Namespace, resumed: dict, argv: list[str] | None = None) -> dict:
     """From the images to the tested network."""
     # 1. Data and model. A wrong name or file is refused before any image is read.
-    require_memory(args, images=1)
+    require_memory(args, images=10)  # there are never fewer
     build(args, 10, resumed)
     limit = 1_000 if args.quick else None
     where = (args.data, args.data_dir, args.data_url)

@@ -87,6 +87,17 @@ MEANINGS = {  # of settings that several lessons have: type, help
 }
 
 
+def no_name(path: Path) -> str:
+    """Why no file can have this name; "" if one can, whether it is there or not."""
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
+        return ""
+    except (OSError, ValueError) as error:  # too long, or with a NUL character
+        return getattr(error, "strerror", None) or str(error)
+    return ""
+
+
 class Parser(argparse.ArgumentParser):
     """An argument parser whose errors are one line, and whose --quick replaces settings; without a
     list of flags there are none, for `sys.argv` may be a notebook's."""
@@ -95,10 +106,12 @@ class Parser(argparse.ArgumentParser):
 
     def parse_args(self, args=None, namespace=None):
         """The arguments; with --quick, those of the smallest run."""
-        if any("\0" in argument for argument in args or []):
-            self.error("a NUL character stands in no name of a file")
         found = super().parse_args(args or [], namespace)
         vars(found).update(self.quick if getattr(found, "quick", False) else {})
+        for value in vars(found).values():
+            for path in value if isinstance(value, list) else [value]:
+                if isinstance(path, Path) and (fault := no_name(path)):
+                    self.error(f"{str(path)[:40]!r} is no name of a file ({fault})")
         needed = least_memory(vars(found))
         try:
             data.require_memory(needed, "such a network needs at least", "a smaller one")
@@ -367,7 +380,7 @@ def run(main) -> None:
                 raise
             status = 2
         except OSError as error:  # `head` has seen enough, the log's disk is full, no terminal
-            if error.filename is not None:  # a file's fault, which should have been a UserError
+            if error.errno is None or error.filename is not None:  # another one's fault
                 raise
             status, why = 141, "" if isinstance(error, BrokenPipeError) else f"output: {error}"
             with contextlib.suppress(OSError, AttributeError):

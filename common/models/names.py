@@ -37,12 +37,15 @@ def build(text: str, classes: int, image_size: int = 32) -> nn.Module:
     if "stem" in inspect.signature(function).parameters:
         options["stem"] = "cifar" if image_size <= 64 else "imagenet"
     try:
-        return function(*map(int, numbers), **options)
+        model = function(*map(int, numbers), **options)
     except TypeError as error:
         example = name + EXAMPLES.get(name, "")
         raise UserError(f"--model {text}: write it like {example}") from error
     except ValueError as error:
         raise UserError(f"--model {text}: {error}") from error
+    if not all(parameter.numel() for parameter in model.parameters()):
+        raise UserError(f"--model {text} has a layer without channels")
+    return model
 
 
 def build_twin(kind: str, depth: int, classes: int, width: int, seed: int) -> nn.Module:
