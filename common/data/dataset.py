@@ -77,7 +77,8 @@ class Dataset:
         if self.normalisation:
             return tuple(torch.tensor(v, device=device).view(shape) for v in self.normalisation)
         counts = [torch.bincount(c.flatten(), minlength=256) for c in self.train.images.unbind(1)]
-        share = torch.stack(counts).cpu().double() / sum(counts[0])  # 3 256
+        counts = torch.stack(counts).cpu().double()  # 3 256
+        share = counts / counts[0].sum()
         levels = torch.arange(256, dtype=torch.float64)
         mean = share @ levels
         std = (share @ levels**2 - mean**2).sqrt().clamp(min=1.0)
