@@ -73,6 +73,7 @@ def main(argv: list[str] | None = None) -> dict:
 def pipeline(args: Namespace, resumed: dict, argv: list[str] | None = None) -> dict:
     """From the images to the tested network."""
     # 1. Data and model. A wrong name or file is refused before any image is read.
+    require_memory(args, images=10)  # there are never fewer
     build(args, 10, resumed)
     limit = 1_000 if args.quick else None
     where = (args.data, args.data_dir, args.data_url)
@@ -84,6 +85,7 @@ def pipeline(args: Namespace, resumed: dict, argv: list[str] | None = None) -> d
     if args.weights:  # they have learnt from images that were normalised so
         dataset = replace(dataset, normalisation=data.IMAGENET)
     report = lesson.Report(__file__, args, dataset.name, dataset.why)
+    require_memory(args, len(dataset.train.labels))
     torch.manual_seed(args.seed)  # of the initial weights
     model = build(args, len(dataset.classes), resumed)
     describe(report, dataset, model)
@@ -98,11 +100,22 @@ def pipeline(args: Namespace, resumed: dict, argv: list[str] | None = None) -> d
 
     # 3. Test. Nothing below changes the network: a choice made on these images would spoil them.
     report.section("3. Test: in two passes, every test image and its mirror image")
-    tested = test(report, dataset, trainer.evaluated_model)
-    draw_curves(report, dataset, trainer.rows, tested["test_accuracy"])
-    report.say(f"last network: {report.folder / 'last.pt'}")
-    report.say(f"best validation accuracy: {report.folder / 'best.pt'}")
-    return report.save({"epochs": trainer.rows, **tested})
+    with training.signals.advised(f"the network is trained: {advice(report)}"):
+        tested = test(report, dataset, trainer.evaluated_model)
+        draw_curves(report, dataset, trainer.rows, tested["test_accuracy"])
+        report.say(f"last network: {report.folder / 'last.pt'}")
+        best = report.folder / "best.pt"  # of a training resumed elsewhere it may be another's
+        ours = training.checkpoints.is_of(best, trainer.rows)
+        report.say(f"best validation accuracy: {best if ours else 'before it was resumed here'}")
+        return report.save({"epochs": trainer.rows, **tested})
+
+
+def require_memory(args: Namespace, images: int) -> None:
+    """Raises: UserError if network and batch do not fit into the memory."""
+    with torch.device("meta"):  # shapes without values, whatever their size
+        model = models.build(args.model, 10, args.image_size)
+    part = -(-min(args.batch_size, images) // args.accumulate // training.parallel.world())
+    training.step.require_memory(model, part, max(*args.sizes, args.image_size, 0))
 
 
 def build(args: Namespace, classes: int, resumed: dict) -> nn.Module:
@@ -189,17 +202,22 @@ def train(report, dataset: data.Dataset, model: nn.Module, resumed: dict) -> tra
     def save_last() -> None:
         save(last, trainer, args)
 
-    advice = f"continue with python {report.folder.name}.py --resume {shlex.quote(str(last))}"
-    pauses = (args.save_every, trainer.steps, report.device, advice)
+    pauses = (args.save_every, trainer.steps, report.device, advice(report))
     with training.signals.interruptible(save_last, *pauses) as on_step:
         for row in trainer.run(on_step=on_step):
-            say_row(report, row)
             # Chosen by validation images, for the test images may choose nothing. What is tested
             # below is the last network: the best of many epochs on few images is partly luck.
             if row["val_accuracy"] == max(r["val_accuracy"] for r in trainer.rows):
                 save(best, trainer, args)
             save_last()
+            say_row(report, row)  # last: a terminal that is gone must not cost the epoch
     return trainer
+
+
+def advice(report) -> str:
+    """How to go on after a signal."""
+    last = shlex.quote(str(report.folder / "last.pt"))
+    return f"continue with python {Path(__file__).name} --resume {last}"
 
 
 ROW = "{epoch:>5}  {pixels:>6}  {train_loss:>10.3f}  {train:>12.1f}  {val:>11.1f}  "
@@ -341,6 +359,8 @@ def arguments(argv: list[str] | None, defaults: dict | None = None) -> Namespace
         return arguments(argv, FINE_TUNING)
     if (args.checkpoint is None) == (bool(args.predict) or args.evaluate):
         flags.error("--checkpoint goes with --predict or --evaluate, and they with it")
+    if args.resume and args.checkpoint:
+        flags.error("--resume goes on training: it has no --predict and no --evaluate")
     if args.sizes and args.epochs < len(args.sizes) and not (args.quick or args.resume):
         flags.error("--sizes: every size needs an epoch")
     return args
@@ -364,6 +384,9 @@ def resumed_arguments(argv: list[str] | None, args: Namespace) -> tuple[Namespac
         defaults["out_dir"] = args.resume.resolve().parent.parent
     args = arguments(argv, defaults)
     training.checkpoints.same_settings(args.resume, entries, settings_of(args))
+    kept = defaults.get("data_dir")
+    if kept and str(args.data_dir) == kept and not args.data_dir.exists():
+        raise UserError(f"--resume {args.resume} names images in {kept}: give --data-dir anew")
     return args, entries
 
 

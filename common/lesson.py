@@ -1,18 +1,20 @@
 """The front desk of every lesson: its flags, its printed report, its results.json."""
 
 import argparse
+import contextlib
 import dataclasses
 import importlib.metadata
 import json
 import math
 import os
 import platform
+import re
 import sys
 import tempfile
 import time
 from pathlib import Path
 
-from common import UserError, training
+from common import UserError, data, lock, training, unlock
 from common.analysis import verdict
 
 import torch
@@ -20,17 +22,27 @@ from matplotlib import pyplot
 from tqdm import tqdm
 
 OUTPUTS = Path("outputs")
+SEEDS = 2**31  # a seed is counted modulo this, so that no library's range is left
+SCRATCH = re.compile(r"\..+\.(pt|png|json|txt)-\d+")  # what training.atomic_write writes first
 
 
 def at_least(least: int):
     """A type for argparse: whole numbers from `least` on."""
 
     def whole(text: str) -> int:
-        if not text.isdecimal() or int(text) < least:
-            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of {least} or more")
+        if not re.fullmatch(r"[0-9]{1,9}", text) or int(text) < least:
+            rule = f"a whole number from {least} to 999,999,999"
+            raise argparse.ArgumentTypeError(f"{text[:40]!r} is not {rule}")
         return int(text)
 
     return whole
+
+
+def seed(text: str) -> int:
+    """A type for argparse: any whole number, of which the remainder by SEEDS counts."""
+    if not re.fullmatch(r"[+-]?[0-9]{1,4000}", text):
+        raise argparse.ArgumentTypeError(f"{text[:40]!r} is not a whole number")
+    return int(text) % SEEDS
 
 
 natural, positive, several = at_least(0), at_least(1), at_least(2)
@@ -40,25 +52,26 @@ def rate(text: str) -> float:
     """A positive number, for argparse."""
     value = decay(text)
     if not value:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
+        raise argparse.ArgumentTypeError(f"{text[:40]!r} is not a number above 0")
     return value
 
 
 def decay(text: str) -> float:
-    """A number from 0 on, for argparse."""
+    """A number from 0 to a million, for argparse: far more than any rate or decay that trains, and
+    so little that nothing overflows before the loss does."""
     try:
         value = float(text)
     except ValueError:
         value = math.nan
-    if not 0 <= value < math.inf:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of 0 or more")
+    if not 0 <= value <= 1e6:
+        raise argparse.ArgumentTypeError(f"{text[:40]!r} is not a number from 0 to 1,000,000")
     return value
 
 
 def share(text: str) -> float:
     """A number from 0 to below 1, for argparse."""
     if (value := decay(text)) >= 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number below 1")
+        raise argparse.ArgumentTypeError(f"{text[:40]!r} is not a number below 1")
     return value
 
 
@@ -74,6 +87,17 @@ MEANINGS = {  # of settings that several lessons have: type, help
 }
 
 
+def no_name(path: Path) -> str:
+    """Why no file can have this name; "" if one can, whether it is there or not."""
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
+        return ""
+    except (OSError, ValueError) as error:  # too long, or with a NUL character
+        return getattr(error, "strerror", None) or str(error)
+    return ""
+
+
 class Parser(argparse.ArgumentParser):
     """An argument parser whose errors are one line, and whose --quick replaces settings; without a
     list of flags there are none, for `sys.argv` may be a notebook's."""
@@ -84,11 +108,31 @@ class Parser(argparse.ArgumentParser):
         """The arguments; with --quick, those of the smallest run."""
         found = super().parse_args(args or [], namespace)
         vars(found).update(self.quick if getattr(found, "quick", False) else {})
+        for value in vars(found).values():
+            for path in value if isinstance(value, list) else [value]:
+                if isinstance(path, Path) and (fault := no_name(path)):
+                    self.error(f"{str(path)[:40]!r} is no name of a file ({fault})")
+        needed = least_memory(vars(found))
+        try:
+            data.require_memory(needed, "such a network needs at least", "a smaller one")
+        except UserError as error:
+            self.error(str(error))
         return found
 
     def error(self, message: str):
         """Print the message and exit with status 2."""
         self.exit(2, f"{self.prog}: {message} (--help explains the options)\n")
+
+
+def least_memory(flags: dict) -> float:
+    """Bytes that networks of such flags take at the very least: one convolution of the last stage,
+    of 4 * width channels, with its gradient and momentum; the maps that the first third of the
+    layers keep of a batch; and what Python itself needs for every layer."""
+    value = {name: flags.get(name) or 0 for name in ("width", "image_size", "images", "batch_size")}
+    depths = [*(flags.get("depths") or []), flags.get("depth") or 8]
+    maps = 4 * value["width"] * value["image_size"] ** 2 * min(value["batch_size"], value["images"])
+    layers = max([*depths, *(flags.get(name) or 0 for name in ("layers", "blocks"))])
+    return 3 * 4 * 9 * (4 * value["width"]) ** 2 + max(depths) / 3 * maps + 20_000 * layers
 
 
 def parser(doc: str, settings: dict | None = None) -> Parser:
@@ -104,7 +148,8 @@ def parser(doc: str, settings: dict | None = None) -> Parser:
     add = flags.add_argument
     small = "the smallest run that touches every step; flags that make it larger give way"
     add("--quick", action="store_true", help=small)
-    add("--seed", type=natural, default=0, help="of all random numbers (default: %(default)s)")
+    any_number = "of all random numbers, any whole number modulo 2^31 (default: %(default)s)"
+    add("--seed", type=seed, default=0, metavar="N", help=any_number)
     devices = ["auto", "cpu", "cuda", "mps"]
     add("--device", choices=devices, default="auto", help="(default: %(default)s, the fastest)")
     sources = "cifar10 and cifar100 download what is missing; shapes is built in; auto takes what "
@@ -158,11 +203,19 @@ class Report:
         self.lines, self.findings, self.failed = [], [], []
         self.writes = training.parallel.rank() == 0
         self.folder = args.out_dir / Path(script).stem
+        if training.parallel.apart():
+            raise UserError(f"{script}: torchrun is for lesson 6; start this one with python")
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             tempfile.TemporaryFile(dir=self.folder).close()
-        except OSError as error:
+            if self.writes and lock(self.folder):
+                for path in self.folder.iterdir():  # by runs that were killed: none but ours lives
+                    if SCRATCH.fullmatch(path.name):
+                        path.unlink()
+        except (OSError, ValueError) as error:  # the latter of a name that no file can have
             raise UserError(f"--out-dir {args.out_dir} cannot be written ({error})") from error
+        except UserError as error:
+            raise UserError(f"--out-dir {args.out_dir}: {error}; name another folder") from error
         versions = {name: importlib.metadata.version(name) for name in ("torch", "torchvision")}
         versions["python"] = platform.python_version()
         self.device, self.data = device(args.device), data_name
@@ -263,6 +316,7 @@ class Report:
         for name, content in (("results.json", text), ("report.txt", "\n".join(self.lines))):
             with training.atomic_write(self.folder / name) as scratch:
                 scratch.write_text(f"{content}\n", "utf-8", "surrogateescape")
+        unlock(self.folder)
         if self.args.show:
             pyplot.show()
         return self.results
@@ -308,23 +362,42 @@ def plain(value):
 
 
 def run(main) -> None:
-    """Run a lesson as a script: mistakes of the reader are one line and status 2."""
+    """Run a lesson as a script: mistakes of the reader, a lack of memory and signals are one line,
+    with the status 2 or, of a signal, 128 and its number."""
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # that of a notebook or of IDLE has none, and needs none
             stream.reconfigure(errors="replace", line_buffering=True)
-    script = Path(sys.argv[0]).name
-    try:
-        results = main(sys.argv[1:])
-    except UserError as error:
-        print(f"{script}: {' '.join(str(error).split())}", file=sys.stderr)
-        raise SystemExit(2) from None
-    except training.signals.Stopped as stop:
-        print(f"{script}: {stop}", file=sys.stderr)
-        raise SystemExit(stop.status) from None
-    except KeyboardInterrupt:
-        print(f"{script}: interrupted", file=sys.stderr)
-        raise SystemExit(130) from None
-    except BrokenPipeError:  # the reader of our output, `head` say, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise SystemExit(141) from None
-    raise SystemExit(1 if results["failed_checks"] else 0)
+    why = ""
+    with training.signals.raised():
+        try:
+            status = 1 if main(sys.argv[1:])["failed_checks"] else 0
+        except UserError as error:
+            status, why = 2, str(error)
+        except (training.signals.Stopped, KeyboardInterrupt) as stop:
+            status, why = getattr(stop, "status", 130), str(stop) or "interrupted"
+        except (MemoryError, RuntimeError) as error:
+            if not (why := lack_of_memory(error)):
+                raise
+            status = 2
+        except OSError as error:  # `head` has seen enough, the log's disk is full, no terminal
+            if error.errno is None or error.filename is not None:  # another one's fault
+                raise
+            status, why = 141, "" if isinstance(error, BrokenPipeError) else f"output: {error}"
+            with contextlib.suppress(OSError, AttributeError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if why:
+            with contextlib.suppress(OSError):
+                print(f"{Path(sys.argv[0]).name}: {' '.join(why.split())}", file=sys.stderr)
+    raise SystemExit(status)
+
+
+def lack_of_memory(error: Exception) -> str:
+    """What a lesson says of memory that PyTorch or NumPy did not get; "" of other errors."""
+    size = re.search(r"allocate ([\d.]+ [KMGT]?i?B|\d+ bytes)", str(error))
+    overflow = r"Storage size calculation overflowed|numel: integer multiplication overflow"
+    if not (size or isinstance(error, MemoryError) or re.search(overflow, str(error))):
+        return ""
+    amount = size[1] if size else "more than there can be"
+    if amount.endswith("bytes"):
+        amount = f"{int(amount.split()[0]) / 1e9:.1f} GB"
+    return f"too little memory for {amount}: take a smaller network, image or batch"

@@ -1,4 +1,8 @@
 import math
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 from common import UserError, data, models, training
 from common.training import checkpoints, step
@@ -6,6 +10,8 @@ from common.training import checkpoints, step
 import pytest
 import torch
 import torch.nn.functional as F
+
+ROOT = Path(__file__).resolve().parent.parent
 
 
 @pytest.fixture(scope="module")
@@ -205,12 +211,44 @@ def test_checkpoint_is_whole_or_absent(tmp_path, monkeypatch):
     loaded = torch.load(path, weights_only=True)
     assert loaded["epoch"] == 1
 
-    def half(entries, file):
-        file.write_bytes(b"half of it")
+    def half(file, content):
+        file.open("wb").write(content[: len(content) // 2])
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(torch, "save", half)
+    monkeypatch.setattr(Path, "write_bytes", half)
     with pytest.raises(UserError, match="No space left"):
         checkpoints.save_checkpoint(path, {"epoch": 2})
     assert torch.load(path, weights_only=True)["epoch"] == 1
     assert [p.name for p in tmp_path.iterdir()] == ["last.pt"]
+
+
+NARROW = """
+from common import training
+from common.blocks import BasicBlock
+import torch
+torch.set_num_threads(1)
+for channels in (1, 3, 4, 7):
+    net = torch.nn.Sequential(BasicBlock(channels, 64, stride=2, shortcut="B"))
+    net = training.step.channels_last(training.step.channels_last(net, "cpu"), "cpu")
+    for images in (1, 16, 48):
+        x = torch.randn(images, channels, 12, 12).to(memory_format=torch.channels_last)
+        net(x).square().sum().backward()
+    shortcut, x = net[0].downsample[0], torch.randn(8, channels, 9, 9)
+    grads = []
+    for dtype in (torch.float32, torch.float64):
+        shortcut.to(dtype).zero_grad()
+        shortcut(x.to(dtype, memory_format=torch.channels_last)).square().sum().backward()
+        grads.append(shortcut.weight.grad.double())
+    assert torch.allclose(*grads, rtol=1e-4, atol=1e-3)
+    assert len(shortcut._forward_pre_hooks) == 1
+    assert net[0].conv1.weight.is_contiguous(memory_format=torch.channels_last)
+"""
+
+
+def test_narrow_shortcuts_do_not_write_past_their_memory():
+    """Where PyTorch does (see channels_last) the child dies, at the latest of the allocator's own
+    checks."""
+    environment = os.environ | {"MALLOC_CHECK_": "3", "MALLOC_PERTURB_": "165"}
+    command = [sys.executable, "-c", NARROW]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

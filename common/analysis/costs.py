@@ -123,7 +123,7 @@ def step_seconds(
     """
     steps, seconds, device = {}, {name: [] for name in models}, x.device.type
     for name, model in models.items():
-        model.to(device, memory_format=torch.channels_last).train()
+        training.step.channels_last(model, device).train()
         optimizer = training.sgd(model, lr=0.0)
         steps[name] = lambda m=model, o=optimizer: training.train_step(m, x, y, o, device)
     for turn in tqdm(range(rounds + 1), "step times", disable=None, leave=False):

@@ -6,8 +6,8 @@ splits. Batches are cut, augmented and normalised whole, on the device that hold
 
 from .dataset import IMAGENET, SPLITS, Dataset, Split
 from .folders import image_files
-from .images import open_image, read_image, read_images
+from .images import open_image, read_image, read_images, require_memory
 from .sources import load, load_test
 
 __all__ = ["IMAGENET", "SPLITS", "Dataset", "Split", "image_files", "load", "load_test"]
-__all__ += ["open_image", "read_image", "read_images"]
+__all__ += ["open_image", "read_image", "read_images", "require_memory"]

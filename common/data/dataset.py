@@ -11,7 +11,7 @@ import torch
 import torchvision.transforms.v2.functional as TF
 
 from .augmentation import cut_out, for_all_pixels, shift_and_flip
-from .images import require_memory
+from .images import require_room
 
 SPLITS = ("train", "val", "test")
 # Mean and standard deviation of ImageNet's pixels: what torchvision's weights were trained with.
@@ -49,7 +49,7 @@ class Dataset:
 
     def resized(self, size: int) -> "Dataset":
         """All images at size x size pixels, with antialiasing."""
-        require_memory(sum(len(getattr(self, name).labels) for name in SPLITS), size)
+        require_room(sum(len(getattr(self, name).labels) for name in SPLITS), size)
         small = {}
         for name in SPLITS:
             images, labels = getattr(self, name)
@@ -77,7 +77,8 @@ class Dataset:
         if self.normalisation:
             return tuple(torch.tensor(v, device=device).view(shape) for v in self.normalisation)
         counts = [torch.bincount(c.flatten(), minlength=256) for c in self.train.images.unbind(1)]
-        share = torch.stack(counts).cpu().double() / sum(counts[0])  # 3 256
+        counts = torch.stack(counts).cpu().double()  # 3 256
+        share = counts / counts[0].sum()
         levels = torch.arange(256, dtype=torch.float64)
         mean = share @ levels
         std = (share @ levels**2 - mean**2).sqrt().clamp(min=1.0)

@@ -101,7 +101,7 @@ def read_images(paths: list, size: int, skip: bool) -> tuple[torch.Tensor, list[
     Raises: UserError that names all unreadable files, unless `skip` leaves them out, and for more
     images than memory.
     """
-    require_memory(len(paths), size)
+    require_room(len(paths), size)
     pixels, kept, problems = np.empty((len(paths), size, size, 3), np.uint8), [], []
     for i, path in enumerate(tqdm(paths, "reading images", disable=None, leave=False)):
         try:
@@ -122,12 +122,17 @@ def few(names: list[str], count: int, between: str = ", ") -> str:
     return between.join(names[:count]) + more
 
 
-def require_memory(images: int, size: int) -> None:
+def require_memory(needed: float, what: str, instead: str) -> None:
+    """Raises: UserError if so many bytes are more than the free memory."""
+    if needed > (free := _free_memory()):
+        sizes = f"{needed / 1e9:.1f} GB of memory, {free / 1e9:.1f} GB are free"
+        raise UserError(f"{what} {sizes}: take {instead}")
+
+
+def require_room(images: int, size: int) -> None:
     """Raises: UserError if so many images of `size` pixels do not fit into the free memory."""
-    needed, free = images * size * size * 3, _free_memory()
-    if needed > free:
-        text = f"{images} images of {size}x{size} pixels need {needed / 1e9:.1f} GB of memory"
-        raise UserError(f"{text}, {free / 1e9:.1f} GB are free: take a smaller --image-size")
+    what = f"{images} images of {size}x{size} pixels need"
+    require_memory(images * size * size * 3, what, "a smaller --image-size")
 
 
 def _free_memory() -> float:

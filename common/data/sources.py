@@ -1,18 +1,20 @@
 """Where images come from: CIFAR-10 or 100, folders of one's own, or the built-in Shapes-10."""
 
 import contextlib
-import socket
-import tempfile
+import http.client
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
-from common import UserError
+from common import UserError, lock, unlock
 
 import torch
 from torchvision.datasets import CIFAR10, CIFAR100
+from torchvision.datasets.utils import check_integrity
 
 from . import folders, shapes
 from .dataset import Dataset, Split
+from .download import fetch
 
 DEFAULT_DIR = Path("data")
 CIFAR = {"cifar10": CIFAR10, "cifar100": CIFAR100}
@@ -79,23 +81,30 @@ def _fallback(root: Path, url: str | None, limit: int | None, download: bool) ->
 
 def _download(kind: type[CIFAR10], root: Path, url: str | None) -> None:
     """Fetch and verify CIFAR in a temporary folder; it appears under `root` whole or not."""
-    source = type("Source", (kind,), {"url": url} if url else {})
-    existed = root.exists()
-    timeout = socket.getdefaulttimeout()
+    existed, scratch, url = root.exists(), root / ".download", url or kind.url
     try:
         root.mkdir(parents=True, exist_ok=True)
-        socket.setdefaulttimeout(15)
-        with tempfile.TemporaryDirectory(dir=root) as scratch:
-            source(scratch, download=True)
-            (Path(scratch) / kind.base_folder).replace(root / kind.base_folder)
-    except (OSError, RuntimeError, ValueError) as error:
+        mine = lock(root)
+        try:
+            if mine:  # what a download that was killed has left
+                shutil.rmtree(scratch, ignore_errors=True)
+            scratch.mkdir()
+            fetch(url, scratch / kind.filename)
+            if not check_integrity(scratch / kind.filename, kind.tgz_md5):
+                raise ValueError("the file that came is not CIFAR's")
+            kind(scratch, download=True)  # finds the file there: unpacks and verifies
+            (scratch / kind.base_folder).replace(root / kind.base_folder)
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+            unlock(root)
+    except (UserError, OSError, RuntimeError, ValueError, http.client.HTTPException) as error:
         if not existed:
             with contextlib.suppress(OSError):
                 root.rmdir()
-        what = f"{_name(kind)} could not be fetched from {source.url}"
-        raise UserError(f"{what} ({error})") from error
-    finally:
-        socket.setdefaulttimeout(timeout)
+        why = f"{url} ({str(error) or type(error).__name__})"
+        raise UserError(
+            " ".join(f"{_name(kind)} could not be fetched from {why}".split())
+        ) from error
 
 
 def _name(kind: type[CIFAR10]) -> str:
@@ -137,12 +146,12 @@ def load_test(
     return dataset.name, dataset.classes, dataset.test, dataset.why
 
 
-def _choose(train: int, test: int, limit: int | None) -> tuple[list[int], list[int]]:
+def _choose(train: int, test: int, limit: int | None) -> tuple[torch.Tensor, torch.Tensor]:
     """A fixed random order of both parts, at most `limit` and `limit // 5` of them."""
     generator = torch.Generator().manual_seed(0)
     chosen_train = torch.randperm(train, generator=generator)[:limit]
     chosen_test = torch.randperm(test, generator=generator)[: limit and limit // 5]
-    return chosen_train.tolist(), chosen_test.tolist()
+    return chosen_train, chosen_test
 
 
 def _with_validation(name: str, classes: list[str], rest: Split, test: Split) -> Dataset:
@@ -160,7 +169,7 @@ def _shapes10(limit: int | None) -> Dataset:
     images, labels = shapes.images(12_000, seed=10)
     splits = []
     for first, chosen in zip((0, 10_000), _choose(10_000, 2_000, limit), strict=True):
-        index = first + torch.tensor(chosen)
+        index = first + chosen
         chosen = images[index].contiguous(memory_format=torch.channels_last)
         splits.append(Split(chosen, labels[index]))
     return _with_validation("Shapes-10 (built in)", shapes.CLASSES, *splits)

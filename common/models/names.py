@@ -16,6 +16,7 @@ EXAMPLES = {name: "-20" for name in NETWORKS if name.startswith("cifar")}
 EXAMPLES |= {"cifar_wide_resnet": "-16-4", "cifar_resnext": "-29-8-64"}
 EXAMPLES |= {"cifar_densenet": "-40-12", "cifar_pool_resnet": "-64-128-128"}
 TWINS = {"plain": cifar.cifar_plain, "residual": cifar.cifar_resnet}
+MOST = 10_000  # layers: the objects of more would fill the memory
 STAGE = re.compile(r"layer\d|features\.denseblock\d")
 
 
@@ -26,20 +27,25 @@ def build(text: str, classes: int, image_size: int = 32) -> nn.Module:
     Raises: UserError for an unknown name, and for other numbers than the function takes.
     """
     name, *numbers = text.split("-")
-    if name not in NETWORKS or not all(re.fullmatch(r"\d+", n) for n in numbers):
+    if name not in NETWORKS or not all(re.fullmatch(r"\d{1,6}", n) for n in numbers):
         names = ", ".join(NETWORKS)
         raise UserError(f"--model {text}: choose from {names}; numbers as in cifar_resnet-56")
     function = NETWORKS[name]
     options = {"num_classes": classes}
+    if "depth" in inspect.signature(function).parameters and int([*numbers, 0][0]) > MOST:
+        raise UserError(f"--model {text}: no network here is deeper than {MOST:,} layers")
     if "stem" in inspect.signature(function).parameters:
         options["stem"] = "cifar" if image_size <= 64 else "imagenet"
     try:
-        return function(*map(int, numbers), **options)
+        model = function(*map(int, numbers), **options)
     except TypeError as error:
         example = name + EXAMPLES.get(name, "")
         raise UserError(f"--model {text}: write it like {example}") from error
     except ValueError as error:
         raise UserError(f"--model {text}: {error}") from error
+    if not all(parameter.numel() for parameter in model.parameters()):
+        raise UserError(f"--model {text} has a layer without channels")
+    return model
 
 
 def build_twin(kind: str, depth: int, classes: int, width: int, seed: int) -> nn.Module:

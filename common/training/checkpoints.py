@@ -1,9 +1,9 @@
 """The checkpoints that lesson 6 writes and reads, and weights that other programs wrote."""
 
 import contextlib
+import io
 import os
 import re
-import time
 import warnings
 import zipfile
 from collections.abc import Iterator
@@ -14,6 +14,8 @@ from common import UserError, models
 import torch
 import torch.nn as nn
 
+from .entries import check, check_numbers
+
 KEYS = ("model", "model_name", "classes", "epoch", "val_accuracy")
 WRAPPINGS = ("state_dict", "model_state_dict", "model", "net")  # entries that hold the weights
 PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "backbone.")  # DataParallel, compile ...
@@ -22,7 +24,6 @@ PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "backbone.")  # DataParal
 @contextlib.contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
     """Yield a scratch file's path, to be written inside the `with`; at its end it becomes `path`.
-    What writers that were killed an hour ago have left beside it is removed.
 
     Raises: UserError if the disk refuses; what was at `path` before is then still there.
     """
@@ -32,14 +33,11 @@ def atomic_write(path: Path) -> Iterator[Path]:
         with scratch.open("rb+") as file:
             os.fsync(file.fileno())
         scratch.replace(path)
-    except (OSError, RuntimeError) as error:  # torch.save raises the latter
-        raise UserError(f"{path} could not be written ({error})") from error
+    except OSError as error:
+        raise UserError(f"{path} could not be written ({error.strerror or error})") from error
     finally:
         with contextlib.suppress(OSError):
             scratch.unlink(missing_ok=True)
-            for leftover in path.parent.glob(f".{path.name}-*"):
-                if leftover.stat().st_mtime < time.time() - 3600:
-                    leftover.unlink(missing_ok=True)
 
 
 def save_checkpoint(path: Path, entries: dict) -> None:
@@ -47,8 +45,10 @@ def save_checkpoint(path: Path, entries: dict) -> None:
 
     Raises: UserError if the disk refuses; what was at `path` before is then still there.
     """
+    content = io.BytesIO()  # of a full disk torch.save would not say that it is full
+    torch.save(entries, content)
     with atomic_write(path) as scratch:
-        torch.save(entries, scratch)
+        scratch.write_bytes(content.getbuffer())
 
 
 def training_entries(trainer, settings: dict) -> dict:
@@ -76,10 +76,11 @@ def _images_of(dataset) -> dict:
 def read(path: Path, flag: str = "--checkpoint") -> dict:
     """The entries of one of lesson 6's checkpoints.
 
-    Raises: UserError if it is another file, and what `read_tensors` raises.
+    Raises: UserError if it is another file, and what `read_tensors` and `entries.check` raise.
     """
     entries = read_tensors(path, flag)
     if _is_ours(entries):
+        check(entries, f"{flag} {path}")
         return entries
     hint = "; 02_resnet_implementation.py --weights reads torchvision's" * bool(_weights(entries))
     raise UserError(f"{flag} {path} was not written by 06_practical_example.py{hint}")
@@ -95,13 +96,18 @@ def read_tensors(path: Path, flag: str):
 
     Raises: UserError, naming the flag, if it is not there, damaged, or more than plain values.
     """
-    if not path.is_file():
-        raise UserError(f"{flag} {path} does not exist")
+    if not path.is_file():  # opening a pipe would wait for ever
+        raise UserError(f"{flag} {path} {'is no file' if path.exists() else 'does not exist'}")
+    try:
+        path.open("rb").close()
+    except OSError as error:
+        raise UserError(f"{flag} {path} cannot be read ({error.strerror})") from error
     try:
         if zipfile.is_zipfile(path):  # torch.load does not look at its checksums
             with zipfile.ZipFile(path) as parts:
-                if damaged := parts.testzip():
-                    raise zipfile.BadZipFile(damaged)
+                packed = any(part.file_size > part.compress_size for part in parts.infolist())
+                if packed or parts.testzip():  # torch.save packs nothing: a small file stays small
+                    raise zipfile.BadZipFile
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of a file that is refused in a moment
             return torch.load(path, map_location="cpu", weights_only=True)
@@ -117,19 +123,23 @@ def read_training(path: Path) -> dict:
     Raises: UserError if it is none.
     """
     entries = read(path, "--resume")
-    if not all(isinstance(entries.get(key), dict) for key in ("settings", "training")):
+    if not all(key in entries for key in ("settings", "training")):
         raise UserError(f"--resume {path} holds a network, but no training to continue")
     return entries
 
 
 def same_settings(path: Path, entries: dict, settings: dict) -> None:
-    """Raises: UserError if the checkpoint was trained with other settings than these."""
+    """Raises: UserError if the checkpoint was trained with other settings than these, or is of
+    another network than they say."""
     for key, value in settings.items():
         flag, old = f"--{key.replace('_', '-')}", entries["settings"]
         if key not in old:
             raise UserError(f"--resume {path} is of an older kind, without {flag}: train again")
         if old[key] != value:
             raise UserError(f"--resume {path} was trained with {flag} {old[key]}, not {value}")
+    name, classes, size = settings["model"], len(entries["classes"]), settings["image_size"]
+    if difference := _misfit(name, classes, size, entries["model"]):
+        raise UserError(f"--resume {path}: its state does not fit its settings ({difference})")
 
 
 def resume(path: Path, entries: dict, trainer) -> None:
@@ -151,6 +161,15 @@ def resume(path: Path, entries: dict, trainer) -> None:
         raise UserError(f"--resume {path}: its state does not fit its settings") from error
 
 
+def is_of(path: Path, rows: list[dict]) -> bool:
+    """Whether a file is a checkpoint of the training with these rows; their seconds tell it."""
+    try:
+        found = read(path)["training"]["rows"]
+    except (KeyError, UserError):
+        return False
+    return bool(found) and found == rows[: len(found)]
+
+
 def load_model(path: Path) -> tuple[nn.Module, dict]:
     """The network of a checkpoint, in eval mode, and the entries beside its weights.
 
@@ -159,16 +178,13 @@ def load_model(path: Path) -> tuple[nn.Module, dict]:
     Raises: UserError if the file is not there, is no checkpoint of lesson 6, or does not fit.
     """
     entries = read(path)
-    name, state = entries["model_name"], entries.pop("model")
+    name, state, classes = entries["model_name"], entries.pop("model"), len(entries["classes"])
     state = entries.pop("training", {}).get("average") or state
     for image_size in [entries["image_size"]] if "image_size" in entries else [32, 224]:
-        model = models.build(name, len(entries["classes"]), image_size)
-        try:
+        if not _misfit(name, classes, image_size, state):  # then it is no larger than the file
+            model = models.build(name, classes, image_size)
             model.load_state_dict(state, strict=True)
-        except (TypeError, RuntimeError):
-            continue
-        _check_numbers(state, f"--checkpoint {path}")
-        return model.eval(), entries | {"image_size": image_size}
+            return model.eval(), entries | {"image_size": image_size}
     raise UserError(f"--checkpoint {path}: its weights do not fit {name}")
 
 
@@ -187,7 +203,7 @@ def load_torchvision(name: str, path: Path, image_size: int = 224) -> nn.Module:
         others = [other for other in models.TORCHVISION if not _misfit(other, *sizes)]
         hint = f"; it fits --model {others[0]}" if others else ""
         raise UserError(f"{where} does not fit {name}: {difference}{hint}")
-    _check_numbers(state, where)
+    check_numbers(state, where)
     model = models.build(name, classes, image_size)
     model.load_state_dict(state, strict=True)
     return model.eval()
@@ -239,27 +255,6 @@ def _misfit(name: str, classes: int, image_size: int, state: dict[str, torch.Ten
         if key not in state and not key.endswith("num_batches_tracked"):  # old files have none
             return f"it has no {key}" + (f", but {surplus}" if surplus else "")
     return f"{surplus} has no place in it" if surplus else ""
-
-
-def _check_numbers(state: dict[str, torch.Tensor], where: str) -> None:
-    """Raises: UserError, naming the first weight that is no finite number."""
-    for key, value in state.items():
-        if fault := _fault(key, value):
-            raise UserError(f"{where}: {key} {fault}")
-
-
-def _fault(key: str, value: torch.Tensor) -> str:
-    """What makes a tensor useless as a weight, in words; "" if nothing does."""
-    plain = value.layout == torch.strided and not value.is_meta
-    if not plain or value.numel() * value.element_size() > value.untyped_storage().nbytes():
-        return "is not stored value by value"
-    if key.endswith("num_batches_tracked"):
-        return ""
-    if value.dtype not in (torch.float64, torch.float32, torch.float16, torch.bfloat16):
-        return f"is of {value.dtype}, not of float32 or its like"
-    if not value.isfinite().all():
-        return "is not finite, as after a training that diverged"
-    return "is negative" if key.endswith("running_var") and value.min() < 0 else ""
 
 
 def load_models(paths: list[Path]) -> tuple[dict[str, nn.Module], dict]:

@@ -18,6 +18,11 @@ def started() -> bool:
     return all(name in os.environ for name in names)
 
 
+def apart() -> bool:
+    """Whether torchrun has started several processes that nobody has connected."""
+    return started() and os.environ["WORLD_SIZE"] != "1" and not dist.is_initialized()
+
+
 def world() -> int:
     """Number of processes."""
     return dist.get_world_size() if dist.is_initialized() else 1

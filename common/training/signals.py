@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM that wait until a step is finished."""
+"""Ctrl-C, SIGTERM and SIGHUP: they end a run in one line, a training after its step is saved."""
 
 import contextlib
 import signal
@@ -7,40 +7,64 @@ from collections.abc import Callable, Iterator
 
 from . import parallel
 
+# SIGHUP, which Windows does not have: the terminal was closed, or the line to it dropped.
+ENDING = [getattr(signal, n) for n in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, n)]
 
-class Stopped(Exception):
-    """A signal has ended the run after its state was saved: one line, and status 128 + signal."""
 
-    def __init__(self, message: str, signal: int):
+class Stopped(BaseException):
+    """A signal has ended the run: one line, and status 128 + signal. Like KeyboardInterrupt it is
+    no Exception, so that nobody takes it for a damaged file."""
+
+    def __init__(self, message: str, number: int):
         super().__init__(message)
-        self.status = 128 + signal
+        self.number, self.status = number, 128 + number
+
+
+@contextlib.contextmanager
+def handled(action: Callable) -> Iterator[None]:
+    """Inside the `with`, these signals call `action(number, frame)`. Those that are ignored (nohup)
+    stay so, and outside the main thread, which alone may say, all stay as they are."""
+    before = {}
+    if threading.current_thread() is threading.main_thread():
+        for number in ENDING:
+            if signal.getsignal(number) not in (signal.SIG_IGN, None):
+                before[number] = signal.signal(number, action)
+    try:
+        yield
+    finally:
+        for number, old in before.items():
+            signal.signal(number, old)
+
+
+@contextlib.contextmanager
+def raised() -> Iterator[None]:
+    """Inside the `with`, the first signal raises Stopped wherever the program is, and so does every
+    Ctrl-C; what else comes, while things are put away, changes nothing."""
+    received: list[int] = []
+
+    def receive(number: int, _frame) -> None:
+        received.append(number)
+        if len(received) == 1 or number == signal.SIGINT:
+            raise Stopped(f"stopped by {signal.Signals(number).name}", int(number))
+
+    with handled(receive):
+        yield
 
 
 @contextlib.contextmanager
 def deferred() -> Iterator[list[int]]:
-    """Inside the `with`, the first SIGINT or SIGTERM is put on the list that this yields and does
-    nothing else; the next one acts at once, as it did before. In another thread than the main one,
-    which alone may say what signals do, they stay as they are."""
+    """Inside the `with`, a signal is put on the list that this yields and does nothing else, for a
+    closed terminal sends several; but a second Ctrl-C raises KeyboardInterrupt."""
     received: list[int] = []
-    alone = threading.current_thread() is threading.main_thread()
-    numbers = (signal.SIGINT, signal.SIGTERM) if alone else ()
-    before = {number: signal.getsignal(number) for number in numbers}
-
-    def restore() -> None:
-        for number, action in before.items():
-            signal.signal(number, action)
 
     def receive(number: int, _frame) -> None:
         received.append(int(number))
-        if not parallel.started():  # torchrun repeats what the terminal has sent
-            restore()
+        again = received.count(signal.SIGINT) > 1 and number == signal.SIGINT
+        if again and not parallel.started():  # torchrun repeats what the terminal has sent
+            raise KeyboardInterrupt
 
-    for number in before:
-        signal.signal(number, receive)
-    try:
+    with handled(receive):
         yield received
-    finally:
-        restore()
 
 
 @contextlib.contextmanager
@@ -64,5 +88,24 @@ def interruptible(
                 number = (received or [signal.SIGTERM])[0]
                 raise Stopped(f"stopped after step {step} of {steps}; {advice}", number)
 
-        yield on_step
+        try:
+            yield on_step
+        except OSError as error:  # between two steps: the terminal is gone
+            if parallel.world() == 1:  # several processes save together or not at all
+                save()
+            if received:
+                raise Stopped(f"stopped; {advice}", received[0]) from error
+            raise
         on_step(steps, None)
+
+
+@contextlib.contextmanager
+def advised(advice: str) -> Iterator[None]:
+    """Inside the `with`, whoever stops the run reads the advice.
+
+    Raises: Stopped, with the advice.
+    """
+    try:
+        yield
+    except Stopped as stop:
+        raise Stopped(f"{stop}; {advice}", stop.number) from None

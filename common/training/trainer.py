@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from tqdm import tqdm
 
 from . import parallel
-from .step import autocast, averaged, fine_tuning, sgd, warmup_cosine
+from .step import autocast, averaged, channels_last, fine_tuning, sgd, warmup_cosine
 
 
 class Diverged(UserError):
@@ -66,7 +66,7 @@ class Trainer:
         seed: int = 0,
         device: str = "cpu",
     ):
-        self.model = model.to(device, memory_format=torch.channels_last)
+        self.model = channels_last(model, device)
         self.dataset, self.epochs, self.batch_size = dataset, epochs, batch_size
         self.frozen, self.seed, self.device = frozen, seed, device
         self.batches = {"cutout": cutout, "balance": balance, "part": parallel.part()}
@@ -205,14 +205,21 @@ class Trainer:
         return state | {"sums": {**self.sums, **sums}, "rows": self.rows, "seconds": self.seconds}
 
     def restore(self, state: dict) -> None:
-        """Continue where `state` was taken, on any device."""
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.schedule.load_state_dict(state["schedule"])
-        self.rows, self.step, self.seconds = state["rows"], state["step"], state["seconds"]
+        """Continue where `state` was taken, on any device. Of optimiser and schedule it takes what
+        the options do not say: the momentum, and the number of steps.
+
+        Raises: ValueError or KeyError if `state` is of another training.
+        """
+        rows, step, done = state["rows"], state["step"], state["schedule"]["last_epoch"]
+        in_epoch = self.steps // self.epochs
+        if done != len(rows) * in_epoch + step or step >= in_epoch or done > self.steps:
+            raise ValueError("rows and steps do not belong together")
+        self._restore_optimizer(state["optimizer"]["state"], done)
+        self.rows, self.step, self.seconds = rows, step, state["seconds"]
         sums = state["sums"]
         share = 0 if parallel.rank() else 1  # what was summed up stays with rank 0
         on_device = {key: share * sums[key].to(self.device) for key in ("loss", "correct")}
-        self.sums = {**sums, **on_device}
+        self.sums = {key: on_device.get(key, sums[key]) for key in self.sums}
         if self.average:
             self.average.module.load_state_dict(state["average"], strict=True)
             self.average.n_averaged.fill_(self.schedule.last_epoch)  # one after every update
@@ -222,6 +229,24 @@ class Trainer:
         torch.set_rng_state(state["random"])
         if self.device.startswith("cuda") and len(state["random_cuda"]):
             torch.cuda.set_rng_state(state["random_cuda"][0])
+
+    def _restore_optimizer(self, momenta: dict[int, dict], done: int) -> None:
+        """The momentum of every parameter, and the schedule after so many steps."""
+        groups = self.optimizer.param_groups
+        shapes = dict(enumerate(p.shape for group in groups for p in group["params"]))
+        kept = {index: state["momentum_buffer"] for index, state in momenta.items()}
+        if any(momentum.shape != shapes[index] for index, momentum in kept.items()):
+            raise ValueError("a momentum is of another shape than its parameter")
+        kept = {index: {"momentum_buffer": momentum} for index, momentum in kept.items()}
+        self.optimizer.load_state_dict(self.optimizer.state_dict() | {"state": kept})
+        schedule = self.schedule
+        pairs = zip(schedule.base_lrs, schedule.lr_lambdas, strict=True)
+        rates = [base * factor(done) for base, factor in pairs]
+        schedule.load_state_dict(
+            schedule.state_dict() | {"last_epoch": done, "_step_count": done + 1, "_last_lr": rates}
+        )
+        for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate
 
 
 def train_step(
