@@ -152,8 +152,8 @@ def deep_training(losses: dict, paths: dict, layers: int, chance: float, setup: 
     seed, NaN at the end where a run diverged; `paths`, for pre and post, the shares over 1, 2 ...
     blocks by seed; `chance` is the loss of guessing (nats).
     """
-    title = f"{layers:,} layers: with an open path the loss {_course(losses['pre-activation'])}, "
-    title += f"without shortcuts it {_course(losses['plain'])}"
+    title = f"{layers:,} layers, pre-activation: the loss {_course(losses['pre-activation'])}; "
+    title += f"plain: it {_course(losses['plain'])}"
     subtitle = f"Left: {setup}, the same at every step; mean, and thin lines for seeds. Right: "
     subtitle += "16 channels, untrained, paths from the stem on; mean and range over seeds"
     figure, axes = style.new_figure(title, subtitle, 11, 4.8, ncols=2)
@@ -248,7 +248,7 @@ def trade_off(table: dict, reference: str, setup: str):
     best = max(table, key=lambda name: table[name].validation.mean)  # the test only reports
     cheapest = min(step, key=step.get)
     beside = f" ({reference}: {mean[reference]:.0f} %)" if reference in mean else ""
-    title = f"Best on validation: {best}, {mean[best]:.0f} %{beside}; least time a step: {cheapest}"
+    title = f"Best on validation: {best}, {mean[best]:.0f} %{beside}; fastest step: {cheapest}"
     title += "" if best == cheapest else f", {mean[cheapest]:.0f} %"
     setup += ". Area: parameters; bars: standard deviation over seeds; blue: the reference"
     figure, ax = style.new_figure(title, setup, 9, 5.2)
