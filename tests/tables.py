@@ -92,7 +92,7 @@ QUESTIONS = {  # for the README: claims of the lessons, by question, as they beg
     "What makes 1,001 layers learn?": [
         "1,001 layers learn 32 images by heart if no ReLU",
         "1,001 layers learn 32 images by heart if the last gammas",
-        "200 layers without batch norm",
+        "110 layers without batch norm",
     ],
     "Does it hold in Transformers, too?": ["near the output of", "at a rate of"],
     "What does an ImageNet stem cost on small images?": ["on 32x32 images"],
