@@ -1,14 +1,20 @@
 """Random damage to checkpoints, flags and images: a UserError or a result, never a traceback."""
 
+import contextlib
 import copy
 import importlib
 import io
 import random
+import re
 import resource
 import signal
+import socketserver
+import threading
+import time
 from argparse import Namespace
 
 from common import UserError, data, lesson, models, plotting, training
+from common.data import download, sources
 from common.training import checkpoints, entries
 
 import pytest
@@ -205,6 +211,93 @@ def test_any_flags(few, tmp_path, monkeypatch, capsys):
         assert (stop.value.code, len(lines)) in ((0, 0), (2, 1)), (argv, lines)
         statuses.append(stop.value.code)
     assert {*statuses} == {0, 2}
+
+
+@pytest.mark.parametrize("script", ["03_training_comparison", "04_residual_variants"])
+def test_what_cannot_fit_names_the_gigabytes(script, capsys):
+    parse = importlib.import_module(script).arguments
+    parse(["--image-size", "64", "--width", "32"])
+    for flags in (["--width", "100000"], ["--image-size", "9999"]):
+        with pytest.raises(SystemExit):
+            parse(flags)
+        assert re.search(r"needs at least \d+\.\d GB of memory", capsys.readouterr().err)
+
+
+OK = b"HTTP/1.1 200 OK\r\n"
+ANSWERS = {
+    "another protocol": b"SSH-2.0-x\r\n",
+    "nothing": b"",
+    "a broken chunk": OK + b"Transfer-Encoding: chunked\r\n\r\nzz\r\nabc",
+    "a long header": OK + b"X: " + b"a" * 70_000 + b"\r\n\r\n",
+    "many headers": OK + b"X: a\r\n" * 300 + b"\r\n",
+    "a part": OK + b"Content-Length: 1000\r\n\r\nabc",
+    "another file": OK + b"Content-Length: 3\r\n\r\nabc",
+    "a way to a file": b"HTTP/1.1 302 F\r\nLocation: file:///etc/passwd\r\n\r\n",
+    "byte by byte": (OK + b"Content-Length: 1000\r\n\r\n", b"a"),
+    "headers byte by byte": (OK + b"X: ", b"a"),
+}
+
+
+@pytest.fixture
+def answers():
+    """A function that starts a server with one answer for all, and returns its address."""
+    with contextlib.ExitStack() as stack:
+
+        def start(answer):
+            first, then = answer if isinstance(answer, tuple) else (answer, b"")
+
+            class Handler(socketserver.BaseRequestHandler):
+                def handle(self):
+                    with contextlib.suppress(OSError):
+                        self.request.recv(1_000)
+                        self.request.sendall(first)
+                        while then:
+                            self.request.sendall(then)
+                            time.sleep(0.05)
+
+            server = socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler)
+            server.daemon_threads, server.block_on_close = True, False
+            stack.callback(server.server_close)
+            stack.callback(server.shutdown)
+            threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+            return f"http://127.0.0.1:{server.server_address[1]}/x"
+
+        yield start
+
+
+@pytest.mark.parametrize("kind", ANSWERS)
+def test_a_server_that_does_what_it_likes(kind, answers, tmp_path, monkeypatch):
+    monkeypatch.setattr(download, "PATIENCE", 0.5)
+    root, url = tmp_path / "d", answers(ANSWERS[kind])
+    assert attempt(data.load, "cifar10", root, url) is None
+    assert not root.exists()
+
+
+BAD = [
+    "http://a b/c",
+    "http://127.0.0.1/\nx",
+    "file:///etc/passwd",
+    "ftp://x/y",
+    "x.tgz",
+    "http:///x",
+]
+BAD += ["http://[::1/x", "http://127.0.0.1:x/x", "http://é/x", "data:,x", "http://127.0.0.1:9/x"]
+
+
+@pytest.mark.parametrize("url", BAD)
+def test_an_address_that_leads_nowhere(url, few, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sources, "_shapes10", lambda limit: few)  # takes a second each time
+    assert attempt(data.load, "cifar10", None, url) is None
+    assert "could not be fetched" in data.load("auto", None, url, download=True, limit=50).why
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_a_killed_download_left_is_swept(answers, tmp_path):
+    (tmp_path / ".download").mkdir()
+    (tmp_path / ".download" / "cifar-10-python.tar.gz").write_bytes(b"half")
+    assert attempt(data.load, "cifar10", tmp_path, answers(b"")) is None
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("script", ["01_basic_residual_block", "03_training_comparison"])

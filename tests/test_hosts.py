@@ -2,6 +2,7 @@
 
 import io
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -60,14 +61,100 @@ def test_a_program_without_a_terminal_has_streams():
     assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
 
 
-@pytest.mark.parametrize(
-    ("backend", "left"), [("matplotlib_no.backend", False), ("json.backend", True)]
-)
-def test_a_backend_of_a_notebooks_packages_counts_where_they_are(backend, left):
+BACKENDS = {"module://matplotlib_no.backend": False, "module://json.backend": True}
+BACKENDS |= {"module://": False, "nonsense": False, "agg": True, "TkAgg": True, "": True}
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_backend_counts_where_it_is(backend):
     code = "import os, common; print('MPLBACKEND' in os.environ)"
-    environment = os.environ | {"MPLBACKEND": f"module://{backend}"}
+    environment = os.environ | {"MPLBACKEND": backend}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True)
-    assert done.stdout.decode().strip() == str(left)
+    assert done.stdout.decode().strip() == str(BACKENDS[backend])
+
+
+def signals(*numbers):
+    for number in numbers:
+        os.kill(os.getpid(), number)
+
+
+def test_a_signal_ends_any_lesson_in_one_line(capsys):
+    """Also what comes while it is ending, and though somebody catches every Exception."""
+
+    def careless(argv):
+        try:
+            signals(signal.SIGTERM)
+        except Exception:
+            return {"failed_checks": []}
+        finally:
+            signals(signal.SIGHUP, signal.SIGTERM)
+
+    before = [signal.getsignal(number) for number in training.signals.ENDING]
+    with pytest.raises(SystemExit) as stop:
+        lesson.run(careless)
+    assert stop.value.code == 143
+    assert len(capsys.readouterr().err.splitlines()) == 1
+    assert [signal.getsignal(number) for number in training.signals.ENDING] == before
+
+
+def test_what_is_ignored_stays_ignored():
+    """As nohup wants it of SIGHUP, and a shell of the SIGINT of a job in the background."""
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in (1, 2)}
+    try:
+        with training.signals.raised(), training.signals.deferred() as received:
+            signals(*before, signal.SIGTERM)
+        assert received == [signal.SIGTERM]
+    finally:
+        for number, action in before.items():
+            signal.signal(number, action)
+
+
+def test_only_a_second_ctrl_c_acts_at_once():
+    with training.signals.deferred() as received:
+        signals(signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGHUP)
+        with pytest.raises(KeyboardInterrupt):
+            signals(signal.SIGINT)
+    assert received[:2] == [signal.SIGINT, signal.SIGTERM]
+
+
+def test_a_terminal_that_is_gone_costs_no_step():
+    saved = []
+    with (
+        pytest.raises(OSError, match="Input/output"),
+        training.signals.interruptible(lambda: saved.append(1), 0, 9, "cpu", "go on"),
+    ):
+        raise OSError(5, "Input/output error")
+    assert saved == [1]
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (MemoryError("Unable to allocate 72.0 GiB for an array"), "for 72.0 GiB"),
+        (
+            RuntimeError("can't allocate memory: you tried to allocate 36000000000 bytes."),
+            "36.0 GB",
+        ),
+        (OSError(28, "No space left on device"), "output: .*No space left"),
+    ],
+)
+def test_what_the_machine_refuses_is_one_line(error, words, capfd):
+    def main(argv):
+        raise error
+
+    with pytest.raises(SystemExit), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "stdout", io.StringIO())  # its end would be silenced for good
+        lesson.run(main)
+    (line,) = capfd.readouterr().err.splitlines()
+    assert re.search(words, line)
+
+
+def test_torchrun_is_for_lesson_6(report, monkeypatch):
+    for name in ("LOCAL_RANK", "RANK", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.setenv(name, "0")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UserError, match="torchrun is for lesson 6"):
+        lesson.Report("01_thing.py", report.args, "made up")
 
 
 def test_flags_are_those_of_a_script_and_not_those_of_a_kernel(monkeypatch):

@@ -1,7 +1,10 @@
 """Checkpoints that other programs wrote: what lies around the weights, and what is refused."""
 
+import os
 import re
+import zipfile
 from collections import OrderedDict
+from pathlib import Path
 
 from common import UserError, models
 from common.training import checkpoints
@@ -59,6 +62,34 @@ NONE = {
 def test_what_holds_no_weights_or_those_of_two_is_refused(kind, tmp_path):
     torch.save(NONE[kind], tmp_path / "w.pth")
     with pytest.raises(UserError, match=r"w\.pth holds no weights: expected a state_dict"):
+        checkpoints.read_weights(tmp_path / "w.pth")
+
+
+def test_a_pipe_is_no_file_and_a_packed_file_no_checkpoint(tmp_path):
+    """Opening the one would wait for ever; of the other a few bytes become gigabytes."""
+    os.mkfifo(tmp_path / "w.pth")
+    with pytest.raises(UserError, match=r"w\.pth is no file"):
+        checkpoints.read_weights(tmp_path / "w.pth")
+    torch.save({"w": torch.zeros(10**6)}, tmp_path / "plain.pth")
+    with (
+        zipfile.ZipFile(tmp_path / "plain.pth") as plain,
+        zipfile.ZipFile(tmp_path / "packed.pth", "w", zipfile.ZIP_DEFLATED) as packed,
+    ):
+        for part in plain.infolist():
+            packed.writestr(part.filename, plain.read(part))
+    assert (tmp_path / "packed.pth").stat().st_size < 10_000
+    with pytest.raises(UserError, match="no checkpoint of plain tensors"):
+        checkpoints.read_weights(tmp_path / "packed.pth")
+
+
+def test_an_unreadable_file_says_so(tmp_path, monkeypatch):
+    (tmp_path / "w.pth").touch()
+
+    def refuse(*_):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(UserError, match=r"cannot be read \(Permission denied\)"):
         checkpoints.read_weights(tmp_path / "w.pth")
 
 
