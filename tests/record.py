@@ -106,9 +106,9 @@ def keep_rates(path: Path, data: str, device: str, commit: str) -> Path:
     target.parent.mkdir(exist_ok=True)
     target.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
     setup = f"{settings['images']} images of the {data}, {settings['image_size']} pixels, width "
-    setup += f"{settings['width']}, {settings['epochs']} epochs; {settings['seeds']} seeds: mean "
+    setup += f"{settings['width']}, {settings['epochs']} epochs; {settings['seeds']} seeds: mean"
     plotting.use_theme(show=False)
-    figure = plotting.curves.rate_curves(rates.from_json(kept["rates"]), setup + "and range")
+    figure = plotting.curves.rate_curves(rates.from_json(kept["rates"]), setup)
     figure.savefig(target.with_suffix(".png"))
     return target
 

@@ -10,18 +10,20 @@ import shlex
 import shutil
 from pathlib import Path
 
+from common.analysis import published
 from tests import record, tables
 
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+README, RESULTS = (path.read_text(encoding="utf-8") for path in record.PAGES)
+TEXT = README + RESULTS
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
-COMMANDS = re.findall(r"^ +(python \S+\.py.*)$", README, re.MULTILINE)
-COMMANDS += re.findall(r"`(python \S+\.py(?: [^`]*[^`.])?)`", README)
+COMMANDS = re.findall(r"^ +(python \S+\.py.*)$", TEXT, re.MULTILINE)
+COMMANDS += re.findall(r"`(python \S+\.py(?: [^`]*[^`.])?)`", TEXT)
 COMMANDS += [
     line.replace(found[0], "python")
-    for line in re.findall(r"^ +(torchrun .*)$", README, re.MULTILINE)
+    for line in re.findall(r"^ +(torchrun .*)$", TEXT, re.MULTILINE)
     if (found := re.match(r"torchrun --nproc-per-node \d+", line))
 ]
 LONG = (*tables.RUNS, *tables.FULL.values())
@@ -43,7 +45,7 @@ def test_commands_parse(command):
 
 
 def test_flags_that_are_named_exist():
-    named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", re.sub(r"<!--.*?-->", "", README)))
+    named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", re.sub(r"<!--.*?-->", "", TEXT)))
     scripts = [path.stem for path in ROOT.glob("0*.py")]
     known = {"--nproc-per-node"}  # torchrun's
     for script in scripts:
@@ -53,46 +55,56 @@ def test_flags_that_are_named_exist():
     assert named <= known
 
 
-def test_every_lesson_has_its_section():
+def test_every_lesson_has_its_row():
     for path in ROOT.glob("0*.py"):
-        assert f"[{path.name}]({path.name})" in README
-        assert f"python {path.name}" in COMMANDS
+        assert f"]({path.name})" in README
 
 
 def test_python_snippets_print_what_is_shown():
-    blocks = BLOCKS[2:]
-    assert [language for language, _ in blocks] == ["python", "text"] * (len(blocks) // 2)
-    for (_, snippet), (_, text) in zip(blocks[::2], blocks[1::2], strict=True):
+    shown = [i for i, (language, _) in enumerate(BLOCKS) if language == "text"]
+    assert [i for i, (language, _) in enumerate(BLOCKS, 1) if language == "python"] == shown
+    for i in shown:
         printed = io.StringIO()
         with contextlib.redirect_stdout(printed):
-            exec(snippet, {})
-        assert printed.getvalue() == text
+            exec(BLOCKS[i - 1][1], {})
+        assert printed.getvalue() == BLOCKS[i][1]
 
 
-def test_the_readme_is_the_one_that_recording_would_write():
-    assert record.refresh_all(README) == README
-    page = (ROOT / ".github" / "mistakes.md").read_text(encoding="utf-8")
-    assert tables.mistakes_page() == page
+def test_the_pages_are_those_that_recording_would_write():
+    for path, page in zip(record.PAGES, (README, RESULTS), strict=True):
+        assert record.refresh_all(page) == page, path
+    pages = {"mistakes": tables.mistakes_page(), "claims": tables.claims_page(record.RECORDED)}
+    for name, page in pages.items():
+        assert (ROOT / ".github" / f"{name}.md").read_text(encoding="utf-8") == page, name
 
 
-def test_a_changed_result_changes_the_readme(tmp_path):
+def test_a_changed_result_changes_the_pages(tmp_path):
     shutil.copytree(record.RECORDED, tmp_path / "recorded")
-    digit = r'("measured": "\D*|"(?:test": 0\.|seconds": |(?:training|fine-tuned)": \[\s+))\d'
-    made_from = (tables.lessons, tables.variants, tables.claims, tables.cifar10, tables.speed)
-    made_from += (tables.finetune,)
+    digit = r'("measured": "\D*|"train": \[\s+0\.|"(?:test": 0\.|seconds": |(?:training|'
+    digit += r'fine-tuned)": \[\s+))\d'
+    claims = (ROOT / ".github" / "claims.md").read_text(encoding="utf-8")
+    made_from = [getattr(tables, name) for name in (*record.TABLES, "claims_page")]
     for path in sorted((tmp_path / "recorded").rglob("*.json")):
         text = path.read_text(encoding="utf-8")
         changed = re.sub(digit, r"\g<1>33", text)
         path.write_text(changed, encoding="utf-8")
         made = [table(tmp_path / "recorded") for table in made_from]
-        assert all(table in README for table in made) == (changed == text), path
+        assert all(table in TEXT + claims for table in made) == (changed == text), path
         path.write_text(text, encoding="utf-8")
 
 
 def test_every_table_is_there():
-    names = ("lessons", "variants", "models", "claims", "cifar10", "mistakes", "finetune", "speed")
-    for name in names:
-        assert record.refresh_table(README, name, "another table") != README
+    for name in (*record.TABLES, "mistakes"):
+        assert record.refresh_table(TEXT, name, "another table") != TEXT
+
+
+def test_published_numbers_stand_in_the_pages():
+    """They are kept once, in common/analysis/published.py."""
+    for name, error in published.ERRORS.items():
+        assert tables.cifar10_accuracy(name) == f"{100 - float(error.number):.2f}"
+        if any(name == row[0] for row in tables.MODELS):
+            assert f"`{name}`" in RESULTS
+            assert f" {tables.cifar10_accuracy(name)} |" in RESULTS
 
 
 def test_the_rows_of_long_runs_are_the_flags_that_a_run_would_be_kept_under():
@@ -136,7 +148,6 @@ def test_every_module_is_in_the_reading_order():
 
 
 def test_links_and_pictures_exist():
-    targets = re.findall(r"\]\((?!https?:)([^)#]+)\)", README)
-    assert targets
-    for target in targets:
-        assert (ROOT / target).exists(), target
+    for folder, page in ((ROOT, README), (ROOT / ".github", RESULTS)):
+        for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", page):
+            assert (folder / target).exists(), target

@@ -79,7 +79,7 @@ def rate_curves(grid: dict[str, dict], setup: str):
         means = 100 * errors.mean(axis=1)
         labels += [(end, name, colour) for end in means[np.isfinite(means)][-1:]]
         ax.plot(best[name], at_best[name], "o", color=colour, markersize=10)
-    ax.set(xlabel="peak learning rate", ylabel="training error (%)", ylim=(0, 100))
+    ax.set(xlabel="peak learning rate", ylabel="training error (%)", ylim=(-3, 100))
     ticks = sorted(set().union(*grid.values()))
     ax.set_xticks(ticks, [f"{rate:g}" for rate in ticks])
     ax.minorticks_off()
