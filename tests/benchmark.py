@@ -30,7 +30,8 @@ import torchvision
 from torchvision import transforms
 
 BATCH = 128
-RECORD = Path(__file__).resolve().parent.parent / ".github" / "recorded" / "benchmark.json"
+RECORDED = Path(__file__).resolve().parent.parent / ".github" / "recorded"
+NAMES = {True: "benchmark.json", False: "benchmark-float32.json"}  # by native_bf16
 
 
 class Images(torch.utils.data.Dataset):
@@ -185,7 +186,8 @@ def main(argv: list[str] | None = None) -> dict[str, list[float]]:
     if args.record:
         bf16 = training.native_bf16(device)
         where = {"device": args.record, "torch": torch.__version__, "native_bf16": bf16}
-        RECORD.write_text(json.dumps(where | ratios, indent=1) + "\n", encoding="utf-8")
+        path = RECORDED / NAMES[bf16]
+        path.write_text(json.dumps(where | ratios, indent=1) + "\n", encoding="utf-8")
     return ratios
 
 

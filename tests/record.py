@@ -1,7 +1,7 @@
 """Record the lessons' results under .github/recorded and write the pages' tables anew.
 
-Pages: README.md and, under .github, claims.md, results.md and mistakes.md. Their tables are made
-anew either way, of what is recorded, counted (models) and measured (mistakes).
+Pages: README.md and, under .github, claims.md, results.md, exercises.md and mistakes.md. Their
+tables are made anew either way, of what is recorded, counted (models) and measured (mistakes).
 
 python -m tests.record              run every lesson, then refresh the pages
 python -m tests.record --no-run     refresh the pages from what is recorded
@@ -25,8 +25,9 @@ from tests import tables
 
 ROOT = Path(__file__).resolve().parent.parent
 RECORDED = ROOT / ".github" / "recorded"
-PAGES = ROOT / "README.md", ROOT / ".github" / "results.md"  # of words and tables
-TABLES = ("main_result", "first_lines", "lessons", "found")  # of the README
+PAGES = [ROOT / "README.md"]  # of words and tables
+PAGES += [ROOT / ".github" / f"{name}.md" for name in ("results", "exercises")]
+TABLES = ("main_result", "first_lines", "lessons", "found", "longer")  # of the README
 TABLES += ("cifar10", "models", "variants", "finetune", "speed")
 
 
@@ -38,11 +39,9 @@ def refresh_table(readme: str, name: str, table: str) -> str:
 
 def refresh_all(page: str) -> str:
     """A page with its tables as what is recorded, and the code, would have them."""
-    made = {"mistakes": tables.mistakes()}
     for name in TABLES:
-        made[name] = getattr(tables, name)(RECORDED)
-    for name, table in made.items():
-        page = refresh_table(page, name, table)
+        if f"<!-- {name} -->" in page:
+            page = refresh_table(page, name, getattr(tables, name)(RECORDED))
     return page
 
 
@@ -113,6 +112,17 @@ def keep_rates(path: Path, data: str, device: str, commit: str) -> Path:
     return target
 
 
+def keep_longer(path: Path, data: str, device: str, commit: str) -> Path:
+    """Keep the training errors of a run of lesson 3 with more epochs."""
+    results = json.loads(path.read_text(encoding="utf-8"))
+    command = f"python 03_training_comparison.py --epochs {results['settings']['epochs']}"
+    kept = {"command": command, "data": data, "device": device, "commit": commit}
+    target = RECORDED / "longer.json"
+    kept["errors"] = results["measured"]["errors"]
+    target.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
+    return target
+
+
 def checked_out() -> str:
     """The commit that is checked out."""
     command = ["git", "rev-parse", "--short", "HEAD"]
@@ -127,16 +137,18 @@ def main() -> None:
     add("--no-run", action="store_true", help="only refresh the README")
     add("--keep", type=Path, metavar="FILE", help="results.json of a long run of lesson 6")
     add("--keep-rates", type=Path, metavar="FILE", help="results.json of lesson 3 with --rates")
+    add("--keep-longer", type=Path, metavar="FILE", help="the same with more --epochs")
     add("--data", help="what that ran on: CIFAR-10, say")
     add("--device", help="the same: the name of the processor")
     add("--commit", help="of the code that ran (default: the one checked out)")
     args = parser.parse_args()
-    if args.keep or args.keep_rates:
+    kept = {keep: args.keep, keep_rates: args.keep_rates, keep_longer: args.keep_longer}
+    if any(kept.values()):
         if not (args.data and args.device):
-            parser.error("--keep and --keep-rates need --data and --device")
-        kept = keep if args.keep else keep_rates
-        where = args.data, args.device, args.commit or checked_out()
-        print(kept(args.keep or args.keep_rates, *where))
+            parser.error("what is kept needs --data and --device")
+        for function, path in kept.items():
+            if path:
+                print(function(path, args.data, args.device, args.commit or checked_out()))
     elif not args.no_run:
         for script in sorted(ROOT.glob("0*.py")):
             where = ["--out-dir", str(RECORDED.relative_to(ROOT))]

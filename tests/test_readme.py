@@ -16,8 +16,8 @@ from tests import record, tables
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-README, RESULTS = (path.read_text(encoding="utf-8") for path in record.PAGES)
-TEXT = README + RESULTS
+README, RESULTS, EXERCISES = (path.read_text(encoding="utf-8") for path in record.PAGES)
+TEXT = README + RESULTS + EXERCISES
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
 COMMANDS = re.findall(r"^ +(python \S+\.py.*)$", TEXT, re.MULTILINE)
 COMMANDS += re.findall(r"`(python \S+\.py(?: [^`]*[^`.])?)`", TEXT)
@@ -71,7 +71,7 @@ def test_python_snippets_print_what_is_shown():
 
 
 def test_the_pages_are_those_that_recording_would_write():
-    for path, page in zip(record.PAGES, (README, RESULTS), strict=True):
+    for path, page in zip(record.PAGES, (README, RESULTS, EXERCISES), strict=True):
         assert record.refresh_all(page) == page, path
     pages = {"mistakes": tables.mistakes_page(), "claims": tables.claims_page(record.RECORDED)}
     for name, page in pages.items():
@@ -94,7 +94,7 @@ def test_a_changed_result_changes_the_pages(tmp_path):
 
 
 def test_every_table_is_there():
-    for name in (*record.TABLES, "mistakes"):
+    for name in record.TABLES:
         assert record.refresh_table(TEXT, name, "another table") != TEXT
 
 
