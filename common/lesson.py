@@ -204,7 +204,7 @@ class Report:
         self.writes = training.parallel.rank() == 0
         self.folder = args.out_dir / Path(script).stem
         if training.parallel.apart():
-            raise UserError(f"{script}: torchrun is for lesson 6; start this one with python")
+            raise UserError("torchrun is for lesson 6; start this one with python")
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             tempfile.TemporaryFile(dir=self.folder).close()

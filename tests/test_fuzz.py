@@ -323,3 +323,7 @@ def test_any_whole_number_is_a_seed(text):
 
 def test_small_seeds_are_as_they_were():
     assert [lesson.seed(str(number)) for number in range(1001)] == list(range(1001))
+
+
+def test_one_pixel_is_an_image(few):
+    assert few.resized(1).train.images.shape == (20, 3, 1, 1)

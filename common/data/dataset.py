@@ -53,7 +53,8 @@ class Dataset:
         small = {}
         for name in SPLITS:
             images, labels = getattr(self, name)
-            images = TF.resize(images.contiguous(), [size, size], antialias=True)
+            images = images if size == 1 else images.contiguous()  # PyTorch fails on one pixel else
+            images = TF.resize(images, [size, size], antialias=True)
             small[name] = Split(images.contiguous(memory_format=torch.channels_last), labels)
         return replace(self, **small)
 
