@@ -26,6 +26,8 @@ def test_hooks_are_removed_even_after_an_error():
     analysis.activations(model, ["layer1"], torch.randn(2, 3, 8, 8))
     with pytest.raises(RuntimeError):
         analysis.activations(model, ["layer1"], torch.randn(2, 4, 8, 8))
+    with pytest.raises(AttributeError):
+        analysis.activations(model, ["layer1", "no such layer"], torch.randn(2, 3, 8, 8))
     assert not any(module._forward_hooks for module in model.modules())
 
 

@@ -119,7 +119,7 @@ def step_seconds(
     """Wall-clock seconds of training steps on the batch x, y, one a round, by network.
 
     The networks alternate, so that a machine whose speed drifts slows all of them alike. On a CPU
-    they run on one core.
+    they run on one core. Leaves them in train mode, their running statistics moved.
     """
     steps, seconds, device = {}, {name: [] for name in models}, x.device.type
     for name, model in models.items():

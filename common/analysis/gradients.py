@@ -40,7 +40,8 @@ def forward_hooks(model: nn.Module, names: Iterable[str], hook: Callable) -> Ite
     def named(name: str) -> Callable:
         return lambda _module, inputs, output: hook(name, inputs, output)
 
-    handles = [model.get_submodule(name).register_forward_hook(named(name)) for name in names]
+    modules = {name: model.get_submodule(name) for name in names}  # a wrong name leaves no hook
+    handles = [module.register_forward_hook(named(name)) for name, module in modules.items()]
     try:
         yield
     finally:
