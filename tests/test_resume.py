@@ -270,7 +270,7 @@ def test_a_full_disk_leaves_no_half_figure(tmp_path):
     done = subprocess.run(command, cwd=ROOT, preexec_fn=limit, capture_output=True, text=True)
     assert done.returncode == 2
     assert len(done.stderr.splitlines()) == 1
-    assert "gradient_flow.png could not be written" in done.stderr
+    assert "block.png could not be written" in done.stderr
     assert list((tmp_path / "01_basic_residual_block").iterdir()) == []
 
 
