@@ -27,7 +27,7 @@ ROOT = Path(__file__).resolve().parent.parent
 RECORDED = ROOT / ".github" / "recorded"
 PAGES = [ROOT / "README.md"]  # of words and tables
 PAGES += [ROOT / ".github" / f"{name}.md" for name in ("results", "exercises")]
-TABLES = ("main_result", "first_lines", "lessons", "found", "longer")  # of the README
+TABLES = ("main_result", "first_lines", "lessons", "found")  # of the README
 TABLES += ("cifar10", "models", "variants", "finetune", "speed")
 
 
@@ -112,17 +112,6 @@ def keep_rates(path: Path, data: str, device: str, commit: str) -> Path:
     return target
 
 
-def keep_longer(path: Path, data: str, device: str, commit: str) -> Path:
-    """Keep the training errors of a run of lesson 3 with more epochs."""
-    results = json.loads(path.read_text(encoding="utf-8"))
-    command = f"python 03_training_comparison.py --epochs {results['settings']['epochs']}"
-    kept = {"command": command, "data": data, "device": device, "commit": commit}
-    target = RECORDED / "longer.json"
-    kept["errors"] = results["measured"]["errors"]
-    target.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
-    return target
-
-
 def checked_out() -> str:
     """The commit that is checked out."""
     command = ["git", "rev-parse", "--short", "HEAD"]
@@ -137,12 +126,11 @@ def main() -> None:
     add("--no-run", action="store_true", help="only refresh the README")
     add("--keep", type=Path, metavar="FILE", help="results.json of a long run of lesson 6")
     add("--keep-rates", type=Path, metavar="FILE", help="results.json of lesson 3 with --rates")
-    add("--keep-longer", type=Path, metavar="FILE", help="the same with more --epochs")
     add("--data", help="what that ran on: CIFAR-10, say")
     add("--device", help="the same: the name of the processor")
     add("--commit", help="of the code that ran (default: the one checked out)")
     args = parser.parse_args()
-    kept = {keep: args.keep, keep_rates: args.keep_rates, keep_longer: args.keep_longer}
+    kept = {keep: args.keep, keep_rates: args.keep_rates}
     if any(kept.values()):
         if not (args.data and args.device):
             parser.error("what is kept needs --data and --device")
