@@ -298,7 +298,9 @@ def compare_stems(report, images: data.Dataset) -> dict[str, Seeds]:
     report.say(
         f"Of {len(few.val.labels)} validation images; {len(few.train.labels)} to learn from."
     )
-    report.say(f"The CIFAR stem keeps the pixels: all blocks cost {ratio:.0f} times as much.")
+    report.say(
+        f"The CIFAR stem keeps the pixels: the whole network costs {ratio:.0f} times as much."
+    )
     sentence = "on 32x32 images the validation error is lower behind the CIFAR stem"
     source = "the 3x3 stem is the paper's choice for such images (He et al. 2015, section 4.2)"
     report.claim(

@@ -263,7 +263,9 @@ def judge_gradients(report, deep_twins: dict[str, list], steps: list[int], peak:
     late, start = (comparison.explosion(deep_twins[plain], step) for step in (peak, 0))
     claim = f"{plain}'s gradients explode less after {peak} updates than at the start"
     source = "after one step their range is far smaller (Yang et al. 2019, abstract)"
+    once = comparison.explosion(deep_twins[plain], steps[1])  # the source speaks of one step
     text = "log10 of first block / last block: {:.2f} against {:.2f}"
+    text += f"; after {steps[1]}: {once:.2f}"
     report.claim(claim, late, "<", start, source, text)
     return {"log_ratios": early, "explosion": {peak: late, 0: start}}
 

@@ -284,7 +284,8 @@ def claim_flatness(report, landscapes: dict, nets: dict) -> None:
     """Three claims about twins at equal loss, over the seeds whose both twins got there."""
     for statistics in STATISTICS:
         plain, residual = in_pairs(nets, {n: f.rise(statistics) for n, f in landscapes.items()})
-        sentence = f"at equal loss it rises less around residual than around plain, {statistics} BN"
+        sentence = "stopped at equal loss with running BN, it rises less around residual than "
+        sentence += f"around plain, {statistics} BN"
         measured = "{:.2f} against {:.2f} nats"
         report.claim(sentence, residual, "<", plain, published.FLATTER, measured)
     shares = {name: f.curves_downwards("recomputed") for name, f in landscapes.items()}

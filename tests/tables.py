@@ -61,7 +61,7 @@ QUESTION = {  # by lesson: what it asks, and its answer in a line
     ),
     "4": (
         "Which variant of the block is for what, and is any better?",
-        "Each has one idea. Start near the identity, and 1,001 layers learn.",
+        "Each has one idea. On an open path 1,001 layers learn better than behind ReLUs.",
     ),
     "5": (
         "What does it look like inside?",
@@ -79,21 +79,31 @@ QUESTIONS = {  # for the README: claims of the lessons, by question, as they beg
     ],
     "Is doing nothing hard to learn?": [
         "4 residual blocks learn to do nothing better",
-        "residual-20 loses less than plain-20",
     ],
+    "What is left without one block?": ["residual-20 loses less than plain-20"],
     "Do gradients vanish in plain networks?": [
         "plain, PyTorch's default init, no BN: the gradient vanishes",
         "plain, BN: the gradient explodes",
         "not vanishing: plain-56's early gradients",
         "residual, BN: the gradient's growth is nearer to a power law",
     ],
-    "What makes 1,001 layers learn?": [
-        "1,001 layers learn 32 images by heart if no ReLU",
-        "1,001 layers learn 32 images by heart if the last gammas",
+    "What lets 1,001 layers learn?": [
+        "1,001 layers begin to learn 32 images if no ReLU",
+        "with ReLUs on the path they learn less well",
+        "1,001 layers begin to learn 32 images if the last gammas",
         "110 layers without batch norm",
     ],
-    "Does it hold in Transformers, too?": ["near the output of", "at a rate of"],
+    "Where should the norm stand in a Transformer?": [
+        "near the output of",
+        "at a rate of",
+        "12 steps of warm-up",
+        "pre-norm learns better than post-norm at post-norm",
+    ],
     "What does an ImageNet stem cost on small images?": ["on 32x32 images"],
+    "What did we expect, and not find, at 20 layers?": [
+        "stopped at equal loss with running BN",
+        "at equal training loss classes are",
+    ],
 }
 LETTERS = "abcdefgh"  # for notes below a table
 
@@ -125,7 +135,8 @@ What the six lessons measured with `--data shapes`. `python -m tests.record` run
 this page. Both sides of a claim start from the same seeds, which number its networks. A claim
 *holds* if all of at least five pairs agree. It *does not hold* if all say the opposite. Otherwise
 it is *unclear*, with the number of pairs that agree. Without any difference five pairs agree by
-chance once in 32 times. Where a claim allows a margin, it says so. Numbers are mean ± standard
+chance once in 32 times, and once more they all oppose. The number of claims is not corrected for.
+Where a claim allows a margin, it says so. Numbers are mean ± standard
 deviation. Losses are in nats, the unit of the natural logarithm."""
 
 PAGE = """# Mistakes in public implementations of residual networks
@@ -273,7 +284,7 @@ def main_result(recorded: Path) -> str:
     n = len(at_best["plain-20"])
     return (
         f"{markdown(header, rows, '12')}\n\nMean ± standard deviation over n = {n} networks, each "
-        f"at its own best learning rate. {depth_costs(grid)} The images are from the "
+        f"at the learning rate of its lowest validation error. {depth_costs(grid)} The images are from the "
         f"{kept['data']}, shrunk to 12x12 pixels. Guessing has 90 % error. Measured on "
         f"{kept['device']}, by\n\n"
         f"    {kept['command']}"

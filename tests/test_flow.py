@@ -200,7 +200,8 @@ def test_the_figure_of_towers_says_what_it_is_given():
     weights = outputs | {("SkipInit", CONDITIONS[1]): [[0.0] * 10] * 2}
     figure = plotting.flow.towers(outputs, weights, "5 images")
     title, subtitle = (text.get_text().replace("\n", " ") for text in figure.texts)
-    assert "10 plain blocks multiply the gradient by 27, 10 residual blocks by 10" in title
+    assert "block 10 to block 1" in title
+    assert "grows 27 times in plain, 10 times in residual" in title
     assert "5 images; mean and range of 2 seeds" in subtitle
     above, below = figure.axes[:3], figure.axes[3:]
     assert [ax.get_title() for ax in above] == list(CONDITIONS)

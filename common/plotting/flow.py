@@ -16,13 +16,13 @@ def towers(outputs: dict, weights: dict, images: str):
     seeds, blocks = np.shape(outputs["plain", "BN"])
     plain, residual = (first_over_last(outputs[kind, "BN"]) for kind in style.TWINS)
     title = (
-        f"With batch norm, {blocks} plain blocks multiply the gradient by {plain:.2g}, "
-        f"{blocks} residual blocks by {residual:.2g}"
+        f"From block {blocks} to block 1, with batch norm: the gradient grows {plain:.2g} times "
+        f"in plain, {residual:.2g} times in residual towers"
     )
     subtitle = (
         f"Above: at the outputs of the blocks. Below: of the weights, relative to them. At "
-        f"initialisation; two layers a block (3x3, 16 channels), {images}; mean and range of "
-        f"{seeds} seeds. l: a block's number from the input. Grey: theory for wide plain networks."
+        f"initialisation; two layers a block (3x3, 16 channels), {images}; geometric mean and range "
+        f"of {seeds} seeds. l: a block's number from the input. Grey: theory for wide plain networks."
     )
     figure, axes = style.new_figure(title, subtitle, 12, 8, nrows=2, ncols=3)
     for (above, below), condition in zip(axes.T, CONDITIONS, strict=True):
