@@ -202,7 +202,7 @@ def test_the_figure_of_towers_says_what_it_is_given():
     title, subtitle = (text.get_text().replace("\n", " ") for text in figure.texts)
     assert "block 10 to block 1" in title
     assert "grows 27 times in plain, 10 times in residual" in title
-    assert "5 images; mean and range of 2 seeds" in subtitle
+    assert "5 images; geometric mean, range of 2 seeds" in subtitle
     above, below = figure.axes[:3], figure.axes[3:]
     assert [ax.get_title() for ax in above] == list(CONDITIONS)
     labels = [{text.get_text() for text in ax.texts} for ax in figure.axes]

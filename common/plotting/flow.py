@@ -21,8 +21,8 @@ def towers(outputs: dict, weights: dict, images: str):
     )
     subtitle = (
         f"Above: at the outputs of the blocks. Below: of the weights, relative to them. At "
-        f"initialisation; two layers a block (3x3, 16 channels), {images}; geometric mean and range "
-        f"of {seeds} seeds. l: a block's number from the input. Grey: theory for wide plain networks."
+        f"initialisation; two layers a block (3x3, 16 channels), {images}; geometric mean, range of "
+        f"{seeds} seeds. l: a block's number from the input. Grey: theory for wide plain networks."
     )
     figure, axes = style.new_figure(title, subtitle, 12, 8, nrows=2, ncols=3)
     for (above, below), condition in zip(axes.T, CONDITIONS, strict=True):
