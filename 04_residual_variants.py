@@ -48,7 +48,6 @@ SETTINGS = {  # name: (value, value with --quick; None leaves it as it is)
 }
 LEARNT = 1.8  # nats: well below chance, which is log 10 = 2.30 for ten classes
 RATES = (0.05, 0.1, 0.2, 0.4, 0.8)  # that --rates tries
-NO_WORSE = 0.02  # of accuracy: a smaller difference would change nobody's choice
 
 
 class Variant(NamedTuple):
@@ -353,10 +352,9 @@ def report_width(report, thin: Result, wide: Result) -> None:
     """Depth against width at about equal parameters."""
     report.say(f"A step of the wide network takes {costs.ratio(wide.step, thin.step)} as long")
     report.say(f"as one of the deep network. In its paper: {published.WIDE_IS_FASTER}.")
-    points = f"{100 * NO_WORSE:.0f} points"
-    as_good = f"the wide network is less accurate than the deep one by {points} at most"
-    sides = thin.accuracy, "<=", wide.accuracy, published.WIDE_AGAINST_DEEP
-    report.claim(as_good, *sides, "deep {:.1%}, wide {:.1%}", NO_WORSE)
+    # No claim: with five other seeds not every pair agreed on which is the more accurate.
+    accurate = f"deep {thin.accuracy:.1%}, wide {wide.accuracy:.1%}"
+    report.say(f"Test accuracy: {accurate}. In its paper: {published.WIDE_AGAINST_DEEP}.")
 
 
 def report_cardinality(report, family: dict[str, dict]) -> None:

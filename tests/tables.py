@@ -285,8 +285,8 @@ def main_result(recorded: Path) -> str:
     return (
         f"{markdown(header, rows, '12')}\n\nMean ± standard deviation over n = {n} networks, each "
         f"at the learning rate of its lowest validation error. {depth_costs(grid)} The images "
-        f"are from the {kept['data']}, shrunk to 12x12 pixels. Guessing has 90 % error. Measured on "
-        f"{kept['device']}, by\n\n"
+        f"are from the {kept['data']}, shrunk to 12x12 pixels. Guessing has 90 % error. "
+        f"Measured on {kept['device']}, by\n\n"
         f"    {kept['command']}"
     )
 

@@ -20,8 +20,8 @@ def towers(outputs: dict, weights: dict, images: str):
         f"in plain, {residual:.2g} times in residual towers"
     )
     subtitle = (
-        f"Above: at the outputs of the blocks. Below: of the weights, relative to them. At "
-        f"initialisation; two layers a block (3x3, 16 channels), {images}; geometric mean, range of "
+        f"Above: at the blocks' outputs. Below: of the weights, relative to them. At the start; "
+        f"two layers a block (3x3, 16 channels), {images}; geometric mean, range of "
         f"{seeds} seeds. l: a block's number from the input. Grey: theory for wide plain networks."
     )
     figure, axes = style.new_figure(title, subtitle, 12, 8, nrows=2, ncols=3)
