@@ -50,6 +50,7 @@ def processes(device: str) -> Iterator[None]:
     dist.init_process_group("nccl" if device == "cuda" else "gloo")
     try:
         yield
+        dist.barrier()  # all leave together: none takes its end of a connection away too early
     finally:
         dist.destroy_process_group()
 
