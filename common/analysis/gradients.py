@@ -29,7 +29,7 @@ PREDICTED = {
     CONDITIONS[0]: f"{THEORY[CONDITIONS[0]]:.3f} per layer: weights of variance 1/(3 fan-in), ReLU",
     "BN": f"{THEORY['BN']:.3f} per layer, the root of {published.BN_EXPLODES}",
 }
-LEVEL, FADES, GROWS = 5, 0.8, 1.2  # ends within this factor; factors a block
+LEVEL = 5  # a gradient whose ends lie within this factor has no law to speak of
 
 
 @contextlib.contextmanager
@@ -280,7 +280,7 @@ def misfit(norms: list[float], law: str) -> float:
 def growth(runs: list[list[float]]) -> str:
     """The law that fits every run better than the other one does, with its number: a factor a
     layer towards the input, or a power of l, the block's number from the input."""
-    if course(runs) == "stays level":
+    if is_level(runs):
         return "level"
     exponential = [misfit(run, "exponential") < misfit(run, "power law") for run in runs]
     if all(exponential):
@@ -300,17 +300,6 @@ def first_over_last(runs: list[list[float]]) -> float:
     return math.exp(statistics.fmean(math.log(ends(run)) for run in runs))
 
 
-def course(runs: list[list[float]]) -> str:
-    """What the gradient does on its way from the last block to the first, mean over runs.
-
-    It stays level if the two ends differ by less than a factor of LEVEL. Otherwise the factor a
-    block decides: below FADES the gradient vanishes, above GROWS it explodes, and in between it
-    fades or grows slowly.
-    """
-    total = first_over_last(runs)
-    per_block = total ** (1 / max(1, len(runs[0]) - 1))
-    if 1 / LEVEL < total < LEVEL:
-        return "stays level"
-    if total < 1:
-        return "vanishes" if per_block < FADES else "fades slowly"
-    return "explodes" if per_block > GROWS else "grows slowly"
+def is_level(runs: list[list[float]]) -> bool:
+    """Whether first and last block differ by less than a factor of LEVEL, mean over runs."""
+    return 1 / LEVEL < first_over_last(runs) < LEVEL
