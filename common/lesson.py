@@ -11,6 +11,7 @@ import platform
 import re
 import sys
 import tempfile
+import textwrap
 import time
 from pathlib import Path
 
@@ -233,7 +234,7 @@ class Report:
         """Print a line."""
         self.lines.append(text)
         if self.writes:
-            tqdm.write(for_terminal(text), file=sys.stdout)
+            tqdm.write(coloured(for_terminal(text)), file=sys.stdout)
 
     def section(self, title: str) -> None:
         """Print a heading."""
@@ -288,9 +289,21 @@ class Report:
         }
         self.findings.append(entry)
         self._gap()
-        for key, value in entry.items():
-            self.say(f"  {key:<8}  {value}")
+        counted = f", n = {entry['n']}" if seeds else " (exact)"
+        self.say(f"[{entry['verdict']}] {sentence}")
+        self.say(f"    measured: {entry['measured']}{counted}")
+        self.say(textwrap.indent(textwrap.fill(f"source: {source}", 94), "    "))
         self.say()
+
+    def ask(self, question: str) -> None:
+        """Print what the reader may predict before the numbers come; `answer` returns to it."""
+        self.say("\n" + textwrap.fill(f"Predict first: {question}", 96))
+
+    def answer(self, text: str, experiment: str) -> None:
+        """Print what was measured of the question of `ask`, and one experiment to go on with."""
+        self.section("What did you predict?")
+        self.say(textwrap.fill(text, 96))
+        self.say(textwrap.fill(f"Try next: {experiment}", 96, break_on_hyphens=False))
 
     def figure(self, figure, name: str) -> None:
         """Write a matplotlib figure as PNG, whole or not at all; a notebook shows it."""
@@ -336,6 +349,15 @@ def for_terminal(text: str) -> str:
         text.encode(getattr(sys.stdout, "encoding", None) or "ascii", "surrogateescape")
     except UnicodeEncodeError:
         return text.replace("±", "+-")
+    return text
+
+
+def coloured(text: str) -> str:
+    """The text, with a verdict in green, yellow or red where a terminal shows colours."""
+    if not sys.stdout.isatty() or "NO_COLOR" in os.environ or os.environ.get("TERM") == "dumb":
+        return text
+    for colour, judged in ((32, "holds"), (33, "unclear.*"), (31, "does not hold")):
+        text = re.sub(rf"^\[(?:{judged})\]", rf"\033[{colour}m\g<0>\033[0m", text)
     return text
 
 

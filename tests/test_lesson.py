@@ -106,8 +106,20 @@ def test_a_claim_holds_both_sides_and_its_source(report, capsys):
     assert (first["verdict"], second["verdict"]) == ("holds", "does not hold")
     assert second["measured"] == "0.11 ± 0.01"
     printed = capsys.readouterr().out
-    for key, value in first.items():
-        assert f"  {key:<8}  {value}\n" in printed
+    assert "[holds] deeper is worse\n    measured: 31 ± 1 % against 11 ± 1 %, n = 5\n" in printed
+    assert "    source: figure 1\n\n[does not hold] it explodes\n" in printed
+
+
+def test_a_terminal_shows_verdicts_in_colour_and_a_file_does_not(report, capsys, monkeypatch):
+    for judged, colour in (("holds", 32), ("unclear: 4 of 5 seeds", 33), ("does not hold", 31)):
+        monkeypatch.delenv("NO_COLOR", raising=False)
+        monkeypatch.setenv("TERM", "xterm")
+        monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+        assert lesson.coloured(f"[{judged}] more") == f"\033[{colour}m[{judged}]\033[0m more"
+        monkeypatch.setattr(sys.stdout, "isatty", lambda: False)
+        assert lesson.coloured(f"[{judged}] more") == f"[{judged}] more"
+    report.claim("deeper is worse", 2, ">", 1, "figure 1")
+    assert "[holds] deeper is worse\n    measured: 2 against 1 (exact)\n" in capsys.readouterr().out
 
 
 def test_tables_align_numbers_to_the_right(report, capsys):
