@@ -82,10 +82,10 @@ QUESTIONS = {  # for the README: claims of the lessons, by question, as they beg
     ],
     "What is left without one block?": ["residual-20 loses less than plain-20"],
     "Do gradients vanish in plain networks?": [
-        "plain, PyTorch's default init, no BN: the gradient vanishes",
-        "plain, BN: the gradient explodes",
+        "Plain blocks as PyTorch initialises them",
+        "Plain blocks with batch norm: the gradient explodes",
         "not vanishing: plain-56's early gradients",
-        "residual, BN: the gradient's growth is nearer to a power law",
+        "Residual blocks with batch norm: a power",
     ],
     "What lets 1,001 layers learn?": [
         "1,001 layers begin to learn 32 images if no ReLU",
@@ -99,7 +99,7 @@ QUESTIONS = {  # for the README: claims of the lessons, by question, as they beg
         "12 steps of warm-up",
         "pre-norm learns better than post-norm at post-norm",
     ],
-    "What does an ImageNet stem cost on small images?": ["on 32x32 images"],
+    "What does an ImageNet stem cost on small images?": ["On 32x32 images"],
     "What did we expect, and not find, at 20 layers?": [
         "stopped at equal loss with running BN",
         "at equal training loss classes are",
