@@ -342,12 +342,10 @@ def claim_laws(report, outputs: dict[tuple[str, str], list]) -> None:
     measured = "misfit {:.3f} against {:.3f} (mean square, of log(gradient))"
     power = partial(gradients.misfit, law="power law")
     exponential = partial(gradients.misfit, law="exponential")
-    claim = "Plain blocks with batch norm: a factor per layer fits the gradient better than a power"
+    claim = "Plain blocks with batch norm: a factor per layer fits better than a power of depth"
     left, right = (Seeds.of(outputs["plain", BN], law) for law in (exponential, power))
     report.claim(claim, left, "<", right, "Yang et al. 2019", measured)
-    claim = (
-        "Residual blocks with batch norm: a power of depth fits it better than a factor per layer"
-    )
+    claim = "Residual blocks with batch norm: a power of depth fits better than a factor per layer"
     left, right = (Seeds.of(outputs["residual", BN], law) for law in (power, exponential))
     source = "the variance of x grows linearly with depth: De & Smith 2020"
     report.claim(claim, left, "<", right, source, measured)
@@ -366,7 +364,7 @@ def compare_with_theory(report, factors: dict[tuple[str, str], Seeds], layers: i
 
 def claim_weights(report, outputs: dict, weights: dict) -> None:
     """Whether an explosion at the outputs is one of the weights' gradients, too."""
-    claim = "Residual blocks without batch norm: it explodes at outputs, less at weights"
+    claim = "Residual, no batch norm: the gradient grows more at the outputs than at the weights"
     of_x = Seeds.of(outputs["residual", NO_NORM], gradients.ends)
     of_w = Seeds.of(weights["residual", NO_NORM], gradients.ends)
     source = "the weights' gradient is a product of x, which grows, and x's gradient, which shrinks"
