@@ -205,7 +205,7 @@ def long_runs(recorded: Path) -> dict[str, list[dict]]:
 
 def cifar10(recorded: Path) -> str:
     """What lesson 6 reached on CIFAR-10, by its flags."""
-    rows, places = [], []
+    rows, places, halves = [], [], []
     for flags, found in long_runs(recorded).items():
         if not found:
             continue
@@ -213,12 +213,23 @@ def cifar10(recorded: Path) -> str:
         places += [place] if place not in places else []
         test, mirror = (accuracy([run[key] for run in found]) for key in ("test", "mirror"))
         minutes = f"{statistics.median(run['seconds'] for run in found) / 60:.0f}"
+        halves += map(half_interval, found)
         both = f"{test.split(' (')[0]}, {mirror}"
         shown = f"`{flags.removeprefix('--model ')}`", both
         rows.append([*shown, f"{minutes} ({LETTERS[places.index(place)]})"])
     table = markdown(["`--model` and flags", "test, mirror (%)", "minutes"], rows, "12")
     where = "; ".join(map(": ".join, zip(LETTERS, places, strict=False)))
-    return f"{table}\n\nMinutes of training: the median run's. On {where}."
+    return (
+        f"{table}\n\nMinutes of training: the median run's. On {where}. That the test images are "
+        f"a sample alone makes a 95 % interval (Wilson's) of up to ±{max(halves):.1f} points."
+    )
+
+
+def half_interval(run: dict) -> float:
+    """Half the width of the 95 % interval of a run's test accuracy, in points."""
+    hits = round(run["test"] * run["test_images"])
+    low, high = analysis.predictions.wilson(hits, run["test_images"])
+    return 100 * (high - low) / 2
 
 
 def accuracy(shares: list[float]) -> str:
