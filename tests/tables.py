@@ -74,17 +74,17 @@ QUESTION = {  # by lesson: what it asks, and its answer in a line
 }
 QUESTIONS = {  # for the README: claims of the lessons, by question, as they begin
     "Do more layers cost training error?": [
-        "plain: depth 56 has a higher training error",
-        "residual: depth 56 has a training error at most",
+        "plain networks: 56 layers have a higher",
+        "residual networks: 56 layers have at most",
     ],
     "Is doing nothing hard to learn?": [
         "4 residual blocks learn to do nothing better",
     ],
-    "What is left without one block?": ["residual-20 loses less than plain-20"],
+    "What is left without one block?": ["residual-20 loses less accuracy than plain-20"],
     "Do gradients vanish in plain networks?": [
         "plain, PyTorch's default init, no BN: the gradient vanishes",
         "plain, BN: the gradient explodes",
-        "not vanishing: plain-56's early gradients",
+        "plain-56's first gradients do not vanish",
         "residual, BN: the gradient's growth is nearer to a power law",
     ],
     "What lets 1,001 layers learn?": [

@@ -14,6 +14,7 @@ from . import style
 
 DEPTHS = list(zip([*style.OTHERS, style.GREY], ["-", "--", "-.", ":"], strict=True))
 GOLD = style.OTHERS[2]
+ARROW = {"plain": "without shortcuts", "residual": "with them"}
 
 
 def training_curves(results: dict[str, list], chance: float, setup: str):
@@ -26,14 +27,14 @@ def training_curves(results: dict[str, list], chance: float, setup: str):
     depths = sorted({int(name.split("-")[1]) for name in results})
     deep = [finished[f"{kind}-{depths[-1]}"] for kind in style.TWINS]
     after = [100 * np.mean([run.train_error for run in runs] or np.nan) for runs in deep]
-    title = f"Training error of {depths[-1]} layers: {after[0]:.1f} % without shortcuts, "
-    title += f"{after[1]:.1f} % with them"
-    subtitle = f"{setup} and range. Dots: at the end, without augmentation"
+    title = f"Without shortcuts {depths[-1]} layers get {after[0]:.1f} % of their training images "
+    title += f"wrong, with shortcuts {after[1]:.1f} %"
+    subtitle = f"{setup} and range. Dots: after training, each image as it is"
     figure, axes = style.new_figure(title, subtitle, 11, 4.8, ncols=2, sharey=True)
     looks = dict(zip(depths, itertools.cycle(DEPTHS)))
     labels = []
     for ax, kind in zip(axes, style.TWINS, strict=True):
-        labels.append([(100 * chance, "chance", style.GREY)])
+        labels.append([(100 * chance, "guessing", style.GREY)])
         ax.axhline(100 * chance, color=style.GREY, linewidth=1)
         for depth, look in looks.items():
             runs = finished[f"{kind}-{depth}"]
@@ -55,17 +56,16 @@ def training_curves(results: dict[str, list], chance: float, setup: str):
 
 
 def rate_curves(grid: dict[str, dict], setup: str):
-    """Training error against the peak learning rate, each network's best rate marked.
+    """Training error against the peak learning rate, the best by validation error marked.
 
     `grid` as in `analysis.rates`, for names like plain-20.
     """
     best = {name: rates.best(by_rate) for name, by_rate in grid.items()}
     at_best = {n: 100 * statistics.fmean(grid[n][rate]["train"]) for n, rate in best.items()}
     deepest = max(int(name.split("-")[1]) for name in grid)
-    deep = (f"{kind}-{deepest}" for kind in style.TWINS)
-    title = "Training error at the best learning rate: "
-    title += ", ".join(f"{name} {at_best[name]:.1f} %" for name in deep)
-    subtitle = f"{setup} and range. Disks: best by validation"
+    title = f"{deepest} layers, each at the rate of its lowest validation error: training error "
+    title += ", ".join(f"{at_best[f'{kind}-{deepest}']:.1f} % {how}" for kind, how in ARROW.items())
+    subtitle = f"{setup} and range. Disks: each network's rate of the lowest validation error"
     figure, ax = style.new_figure(title, subtitle, 10, 5)
     ax.set_xscale("log", base=2)
     labels = []
@@ -99,13 +99,13 @@ def lesion_curves(lesions: dict, chance: float, setup: str):
         kind: 100 * np.mean([lost_share(run, chance) for run in lesions[f"{kind}-{depths[0]}"]])
         for kind in style.TWINS
     }
-    title = f"Without one block plain-{depths[0]} loses {lost['plain']:.0f} % of its accuracy "
-    title += f"above chance, residual-{depths[0]} {lost['residual']:.0f} %"
-    subtitle = f"{setup} and range. Dotted: the resolution changes"
+    title = f"Without one block plain-{depths[0]} loses {lost['plain']:.0f} % of what it had above "
+    title += f"guessing, residual-{depths[0]} {lost['residual']:.0f} %"
+    subtitle = f"{setup} and range. Dotted: where the resolution halves"
     figure, axes = style.new_figure(title, subtitle, 11, 4.8, ncols=2, sharey=True)
     labels = []
     for ax, depth in zip(axes, depths, strict=True):
-        blocks, ends = (depth - 2) // 2, [(100 * chance, "chance", style.GREY)]
+        blocks, ends = (depth - 2) // 2, [(100 * chance, "guessing", style.GREY)]
         for kind, look in style.TWINS.items():
             runs = 100 * np.array(lesions[f"{kind}-{depth}"])
             ends.append((style.band(ax, range(1, blocks + 1), runs[:, 1:], look), kind, look[0]))
