@@ -303,7 +303,7 @@ def answer(report, errors: dict[str, Seeds], shallow: int, deep: int) -> None:
     """The question of the beginning, answered by the numbers."""
     few, many, *residual = (errors[f"{k}-{n}"] for k in models.TWINS for n in (shallow, deep))
     found = {"holds": "More layers do worse.", "does not hold": "More layers do no worse."}
-    found = found.get(analysis.verdict(many, ">", few), "The seeds do not agree which is worse.")
+    found = found.get(analysis.verdict(many, ">", few), "These seeds do not settle what is worse.")
     report.answer(ANSWER.format(shallow, deep, few, many, *residual, found=found), EXPERIMENT)
 
 

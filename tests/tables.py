@@ -88,16 +88,16 @@ QUESTIONS = {  # for the README: claims of the lessons, by question, as they beg
         "residual, BN: the gradient's growth is nearer to a power law",
     ],
     "What lets 1,001 layers learn?": [
-        "1,001 layers begin to learn 32 images if no ReLU",
-        "with ReLUs on the path they learn less well",
-        "1,001 layers begin to learn 32 images if the last gammas",
+        "1,001 layers begin to learn if no ReLU",
+        "with ReLUs on the path 1,001 layers learn less",
+        "1,001 layers begin to learn even with ReLUs",
         "110 layers without batch norm",
     ],
     "Where should the norm stand in a Transformer?": [
         "near the output of",
-        "at a rate of",
+        "without warm-up pre-norm",
         "12 steps of warm-up",
-        "pre-norm learns better than post-norm at post-norm",
+        "each at its own best rate, pre-norm",
     ],
     "What does an ImageNet stem cost on small images?": ["on 32x32 images"],
     "What did we expect, and not find, at 20 layers?": [

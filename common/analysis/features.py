@@ -17,6 +17,7 @@ import torch.nn as nn
 import torch.nn.functional as F
 
 from .gradients import activations
+from .seeds import Seeds
 
 PROBE_FITTED, PROBE_SCORED, CKA_IMAGES = 2_000, 500, 300  # images, at most
 RIDGE = 1e-3  # of the probes, times the images
@@ -245,6 +246,16 @@ def chance_dependence(gates: torch.Tensor, labels: torch.Tensor, rounds: int = 2
     orders = [torch.randperm(len(labels), generator=generator) for _ in range(rounds)]
     permuted = [labels[order.to(labels.device)] for order in orders]
     return statistics.fmean(class_dependence(gates, classes) for classes in permuted)
+
+
+def gate_table(runs: list[dict[str, tuple[float, float]]]) -> list[dict]:
+    """What `gate_dependence` found in several networks, a row a block."""
+    rows = []
+    for block in runs[0]:
+        classes, chance = (Seeds(run[block][i] for run in runs) for i in (0, 1))
+        row = {"block": block, "spread of the gates over classes": f"{classes:.4f}"}
+        rows.append(row | {"with shuffled labels": f"{chance:.4f}"})
+    return rows
 
 
 def gate_dependence(model: nn.Module, images, labels) -> dict[str, tuple[float, float]]:
