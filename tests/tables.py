@@ -101,8 +101,8 @@ QUESTIONS = {  # for the README: claims of the lessons, by question, as they beg
     ],
     "What does an ImageNet stem cost on small images?": ["on 32x32 images"],
     "What did we expect, and not find, at 20 layers?": [
-        "stopped at equal loss with running BN",
-        "at equal training loss classes are",
+        "with running averages the loss rises less",
+        "half-way through, a linear classifier",
     ],
 }
 LETTERS = "abcdefgh"  # for notes below a table

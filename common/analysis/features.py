@@ -216,6 +216,19 @@ def measure(
     return features
 
 
+def probe_table(features: dict[str, dict[int, Features]]) -> list[dict]:
+    """What `measure` found of probes and similarity, a row a name."""
+    rows = []
+    for name, by_seed in features.items():
+        probes = [found.probes for found in by_seed.values()]
+        row = {"network": name, "from the mean colour": f"{Seeds([probes[0].accuracies[0]]):.1%}"}
+        row["at half depth"] = f"{Seeds(p.half_depth for p in probes):.1%}"
+        row["after the last block"] = f"{Seeds(p.accuracies[-1] for p in probes):.1%}"
+        similar = Seeds(found.cka_between_blocks for found in by_seed.values())
+        rows.append(row | {"similarity of blocks": f"{similar:.2f}"})
+    return rows
+
+
 @torch.no_grad()
 def gates(model: nn.Module, images: torch.Tensor) -> dict[str, torch.Tensor]:
     """Squeeze-and-excitation gates of images (normalised, N 3 H W), by block: N channels.
