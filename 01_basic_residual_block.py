@@ -324,13 +324,13 @@ def flow_table(outputs: dict, weights: dict) -> list[dict]:
 
 def claim_course(report, factors: dict[tuple[str, str], Seeds], outputs: dict) -> None:
     """Which gradients vanish, which explode, and which grow less."""
-    claim = "Plain blocks as PyTorch initialises them, no batch norm: the gradient vanishes"
+    claim = "plain blocks as PyTorch initialises them, no batch norm: the gradient vanishes"
     factor, source = factors["plain", DEFAULT], PREDICTED[DEFAULT]
     report.claim(claim, factor, "<", 1.0, source, "{:.3f} a layer")
-    claim = "Plain blocks with batch norm: the gradient explodes. It does not vanish"
+    claim = "plain blocks with batch norm: the gradient explodes. It does not vanish"
     factor, source = factors["plain", BN], PREDICTED[BN]
     report.claim(claim, factor, ">", 1.0, source, "{:.3f} a layer")
-    claim = "With batch norm, the gradient grows less with shortcuts than without"
+    claim = "with batch norm, the gradient grows less with shortcuts than without"
     plain, residual = (Seeds.of(outputs[kind, BN], gradients.ends) for kind in models.TWINS)
     source = "Yang et al. 2019; De & Smith 2020"
     report.claim(claim, residual, "<", plain, source, "x{:.2g} against x{:.2g} from last to first")
@@ -342,10 +342,10 @@ def claim_laws(report, outputs: dict[tuple[str, str], list]) -> None:
     measured = "misfit {:.3f} against {:.3f} (mean square, of log(gradient))"
     power = partial(gradients.misfit, law="power law")
     exponential = partial(gradients.misfit, law="exponential")
-    claim = "Plain blocks with batch norm: a factor per layer fits better than a power of depth"
+    claim = "plain blocks with batch norm: a factor per layer fits better than a power of depth"
     left, right = (Seeds.of(outputs["plain", BN], law) for law in (exponential, power))
     report.claim(claim, left, "<", right, "Yang et al. 2019", measured)
-    claim = "Residual blocks with batch norm: a power of depth fits better than a factor per layer"
+    claim = "residual blocks with batch norm: a power of depth fits better than a factor per layer"
     left, right = (Seeds.of(outputs["residual", BN], law) for law in (power, exponential))
     source = "the variance of x grows linearly with depth: De & Smith 2020"
     report.claim(claim, left, "<", right, source, measured)
@@ -364,12 +364,12 @@ def compare_with_theory(report, factors: dict[tuple[str, str], Seeds], layers: i
 
 def claim_weights(report, outputs: dict, weights: dict) -> None:
     """Whether an explosion at the outputs is one of the weights' gradients, too."""
-    claim = "Residual, no batch norm: the gradient grows more at the outputs than at the weights"
+    claim = "residual, no batch norm: the gradient grows more at the outputs than at the weights"
     of_x = Seeds.of(outputs["residual", NO_NORM], gradients.ends)
     of_w = Seeds.of(weights["residual", NO_NORM], gradients.ends)
     source = "the weights' gradient is a product of x, which grows, and x's gradient, which shrinks"
     report.claim(claim, of_x, ">", of_w, source, "first / last block: x{:.2g} against x{:.2g}")
-    claim = "Plain blocks with batch norm: measured against the weights it explodes, too"
+    claim = "plain blocks with batch norm: measured against the weights it explodes, too"
     factor = Seeds.of(weights["plain", BN], factor_per_layer)
     report.claim(claim, factor, ">", 1.0, "Yang et al. 2019", "{:.3f} a layer")
     for key in (("plain", DEFAULT), ("residual", NO_NORM)):

@@ -1,11 +1,11 @@
 """Lesson 3: plain against residual: same parameters, initial values, batches, learning rates.
 
 You will learn
-    what "degradation" is: 56 plain layers do not learn by heart what 20 nearly do
-    that their twins with shortcuts learn it, at 56 layers as at 20, and in fewer steps
+    what "degradation" is: 56 plain layers learn less than 20, even of their training images
+    that the same networks with shortcuts learn them, with 56 layers as with 20, in fewer steps
     how to tell "hard to optimise" from "slow" and from "the wrong learning rate"
-    that the plain network starts with the larger gradients, and the larger updates
-    what single blocks are worth: one deleted at a time, without retraining
+    that gradients do not vanish here: the plain network starts with the larger ones
+    what one block is worth: delete it, train nothing anew, and look at the accuracy
 Builds on: lessons 1 and 2. Papers: He et al. 2015 (arXiv:1512.03385), section 4; Veit et al. 2016
 (arXiv:1605.06431), section 4.1; Yang et al. 2019 (arXiv:1902.08129), section 4.
 Takes about three minutes on two cores (20 networks on 256 images of Shapes-10, at 12x12 pixels).
@@ -15,8 +15,8 @@ outputs/03_training_comparison/; with --rates also rates.png.
     python 03_training_comparison.py --epochs 216
     python 03_training_comparison.py --rates 0.0125 0.025 0.05 0.1 0.2
     python 03_training_comparison.py --data-dir DIR --images 600 --width 16 --epochs 48
-The first trains three times as long (He et al. 2015, section 4.1, footnote 3): what is slow gets
-there. The second judges every network at its own best rate. The third takes your own images.
+The first trains three times as long (as He et al. 2015, section 4.1, footnote 3): what is only slow
+gets there. The second finds the best rate of each network. The third takes your own images.
 """
 
 import copy
@@ -24,7 +24,7 @@ import statistics
 from dataclasses import replace
 
 from common import analysis, data, lesson, models, plotting, training
-from common.analysis import Seeds, comparison, lesions, published, rates
+from common.analysis import Seeds, comparison, gradients, lesions, published, rates
 
 import torch
 import torch.nn.functional as F
@@ -40,20 +40,30 @@ SETTINGS = {  # name: (value, value with --quick; None leaves it as it is), type
     "images": (256, 64, lesson.positive, "training images; validation has all of its own"),
     "batch_size": (32, None),
     "lr": (0.05, None),
-    "rates": ([], None, lesson.rate, "also train all networks at these peak learning rates"),
+    "rates": ([], None, lesson.rate, "also train all networks at each of these peak rates"),
 }
 WARMUP = 0.3  # share of the steps: without a slow start the higher rates of a grid diverge
 EARLY = (0, 1, 10)  # updates made: what goes wrong in a deep plain network goes wrong early
 MARGIN = 0.03  # of the training images: so small a difference is no degradation
-COLUMNS = """\
-Gradients: norms behind the blocks, plain / residual, mean over blocks and seeds.
-Next update: as a share of the weights (norms), plain / residual, median of seeds.
-First / last: the gradient behind the first block over that behind the last one.
-"""
-PAPERS = """\
-He et al. 2015, section 4.1, leave open why deep plain networks fail. Yang et al. 2019, section 4:
-batch norm makes gradients explode with depth, which limits the depth that can be trained; after
-one step the gradients of the blocks are far less apart."""
+QUESTION = """You train {} layers and {} layers, without shortcuts, on the same images. Which has
+the lower error on the images it was trained on? And why?"""
+ANSWER = """Without shortcuts {0} layers end with {2:.1%} training error, {1} layers with {3:.1%}.
+{found} With shortcuts it is {4:.1%} and {5:.1%}. The larger network could always do as well: its
+first layers like the small one, the others passing their input on. If it does worse, training has
+not found such weights."""
+EXPERIMENT = "how many layers are too many? python 03_training_comparison.py --depths 20 32 44"
+ERRORS = """\
+Training error: how many of the {} training images the trained network gets wrong. Guessing gets
+{:.0%} wrong. Validation: images new to it. Diverged: trainings whose loss is no number any more."""
+COLUMNS = """
+Gradient: its size behind a block, mean over blocks and seeds. Next step: how much the next update
+changes the weights, as a share of their size, median of seeds. Both are plain / residual: above 1
+the plain network's is larger. First / last: the gradient behind the first block over that behind
+the last one. A gradient that grows like this on its way back to the input is said to explode."""
+PAPERS = """
+He et al. 2015, section 4.1, leave open why deep plain networks fail. Yang et al. 2019, section 4,
+blame batch norm: with it gradients explode with depth, so that very deep networks cannot be
+trained. After one step, they say, the gradients of the blocks are far less apart."""
 
 
 def main(argv: list[str] | None = None) -> dict:
@@ -65,6 +75,7 @@ def main(argv: list[str] | None = None) -> dict:
     shallow, deep = args.depths[0], args.depths[-1]
     runs = twins(args, args.lr)
     report = lesson.Report(__file__, args, dataset.name, dataset.why)
+    report.ask(QUESTION.format(shallow, deep))
     dataset = dataset.to(report.device)
 
     # Whatever else the twins differ in could explain all that follows, so it must be nothing.
@@ -72,8 +83,7 @@ def main(argv: list[str] | None = None) -> dict:
     check_twins(report, runs)
     measured = {"by_hand_difference": check_by_hand(report, runs[0], runs[1], dataset)}
 
-    # One network on each core, in threads: afterwards `runs` holds the trained networks. All that
-    # is random follows from a run's seed, so it does not matter which one is first.
+    # One network on each core. All that is random follows from a run's seed, not from their order.
     report.section("2. After training: mean ± standard deviation over seeds")
     images, window = len(dataset.train.labels), training.steps_per_epoch(dataset, args.batch_size)
     last = args.epochs * window - 1
@@ -81,10 +91,11 @@ def main(argv: list[str] | None = None) -> dict:
     steps = sorted({step for step in (*EARLY, peak, last) if step <= last})
     trained = comparison.train_all(runs, dataset, args.epochs, steps, report.device)
     results = training.by_name(runs, trained)
-    overview(report, results, images, args.classes)
+    report.table(comparison.error_table(results))
+    report.say(ERRORS.format(images, 1 - 1 / args.classes))
 
     # Vanishing gradients are the usual explanation. Then the plain network's should be smaller.
-    report.section(f"3. Gradients and updates of plain-{deep} and residual-{deep}")
+    report.section(f"3. Do gradients vanish? plain-{deep} against residual-{deep}")
     deep_twins = {f"{kind}-{deep}": results[f"{kind}-{deep}"] for kind in models.TWINS}
     compare_gradients(report, deep_twins, steps, peak)
 
@@ -100,7 +111,11 @@ def main(argv: list[str] | None = None) -> dict:
     measured["lost_shares"] = judge_lesions(report, without, shallow, 1 / args.classes)
     setup = f"{images} images of {report.data}, {args.image_size}x{args.image_size} pixels, width "
     setup += f"{args.width}, {args.epochs} epochs; {args.seeds} seeds: mean"
-    draw(report, results, without, deep_twins, peak, 1 / args.classes, setup)
+    curves, chance = plotting.curves, 1 / args.classes
+    report.figure(curves.training_curves(results, 1 - chance, setup), "training_curves")
+    if all(any(runs) for runs in deep_twins.values()):  # each has a run that did not diverge
+        report.figure(plotting.maps.gradient_maps(deep_twins, peak, setup), "gradients")
+    report.figure(curves.lesion_curves(without, chance, setup), "lesions")
 
     if args.rates:  # one rate for all might favour one kind
         report.section("5. Every network at its own best learning rate")
@@ -108,6 +123,7 @@ def main(argv: list[str] | None = None) -> dict:
         trained += comparison.train_all(more, dataset, args.epochs, [], report.device)
         measured["rates"] = rates.collect(runs + more, trained)
         judge_rates(report, measured["rates"], shallow, deep, setup)
+    answer(report, errors, shallow, deep)
     return report.save(measured)
 
 
@@ -142,16 +158,15 @@ def twins(args, lr: float) -> list[training.Run]:
 
 def check_twins(report, runs: list[training.Run]) -> None:
     """Equal parameter counts, equal initial tensors, or the comparison means nothing."""
-    rows, equal = {}, []
+    counts, equal = {}, []
     for plain, residual in zip(runs[::2], runs[1::2], strict=True):  # as `twins` orders them
         ours, theirs = plain.model.state_dict(), residual.model.state_dict()
-        equal.append(
-            list(ours) == list(theirs) and all(map(torch.equal, ours.values(), theirs.values()))
-        )
-        row = {"twins": f"{plain.name}, {residual.name}"}
-        row["parameters"] = f"{analysis.parameter_count(plain.model):,}"
-        rows[plain.name] = row | {"and": f"{analysis.parameter_count(residual.model):,}"}
-    report.table(list(rows.values()))
+        same = all(map(torch.equal, ours.values(), theirs.values()))
+        equal.append(list(ours) == list(theirs) and same)
+        for run in (plain, residual):
+            counts[run.name] = f"{analysis.parameter_count(run.model):,}"
+    report.table([{"network": name, "parameters": count} for name, count in counts.items()])
+    report.say("Twins have the same layers. One of the two also adds x to what each block gives.")
     report.say(f"{sum(equal)} of {len(equal)} pairs of twins have the same initial values.")
     report.check("twins differ in the shortcut alone", all(equal))
 
@@ -192,42 +207,32 @@ def check_by_hand(report, plain: training.Run, residual: training.Run, dataset) 
     with torch.no_grad():
         ours = [twin_by_hand(x, state, shortcut) for shortcut in (False, True)]
         difference = analysis.relative_difference(ours, [network(x) for network in networks])
-    report.say(f"both by hand, one addition apart: largest relative difference {difference:.1e}")
+    apart = f"at most {difference:.1e} apart" if difference else "equal to the last bit"
+    report.say(f"Both twins by hand, one addition apart, against the classes: {apart}.")
     report.check("by hand equals PlainBlock and BasicBlock networks", difference < 1e-5)
     return difference
-
-
-def overview(report, results: dict[str, list], images: int, classes: int) -> None:
-    """One row a network: does it learn the images by heart, and what is that worth on others?"""
-    train, val = comparison.errors(results, "train"), comparison.errors(results, "val")
-    rows = []
-    for name, runs in results.items():
-        row = {"network": name, "training error": f"{train[name]:.1%}"}
-        rows.append(row | {"validation error": f"{val[name]:.1%}", "diverged": runs.count(None)})
-    report.table(rows)
-    chance = 1 - 1 / classes
-    report.say(f"Training error: of the {images} images as they are. Guessing: {chance:.0%}.")
 
 
 def compare_gradients(report, deep_twins: dict[str, list], steps: list[int], peak: int) -> None:
     """Gradients and updates by step, what they speak for, and what papers say."""
     report.table(comparison.gradient_table(deep_twins, steps))
     report.say(COLUMNS)
-    ratios = {step: analysis.gradients.update_ratio(*deep_twins.values(), step) for step in steps}
+    ratios = {step: gradients.update_ratio(*deep_twins.values(), step) for step in steps}
     first = [ratio for step, ratio in ratios.items() if step in EARLY]
     plain, residual = deep_twins
-    size = f"{min(first):.1f} to {max(first):.1f} times as large as {residual}'s"
+    size = f"{min(first):.1f} to {max(first):.1f} times as much as {residual}'s"
     speaks = "speaks" if min(first) > 2 else "does not speak"
-    report.say(f"The first updates of {plain} are {size}, which {speaks} for")
-    report.say(f"instability at the start. At the highest rate: {ratios[peak]:.2f} times as large.")
+    report.say(f"\nThe first updates change {plain}'s weights {size}.")
+    report.say(f"That {speaks} for a training that is unstable at the start. At the highest rate,")
+    report.say(f"after {peak} updates, they change them {ratios[peak]:.2f} times as much.")
     report.say(PAPERS)
 
 
 def degradation(report, errors: dict, shallow: int, deep: int, where: str = "") -> None:
     """Does depth cost training error? Where a network has none (None), nothing is claimed."""
-    higher = f"depth {deep} has a higher training error than depth {shallow}"
-    close = f"depth {deep} has a training error at most {100 * MARGIN:.0f} points above that of "
-    close += f"depth {shallow}"
+    higher = f"networks: {deep} layers have a higher training error than {shallow}"
+    close = f"networks: {deep} layers have at most {100 * MARGIN:.0f} points more training error "
+    close += f"than {shallow}"
     for kind, claim, relation, margin, source in (
         ("plain", higher, ">", 0.0, published.PLAIN_DEGRADES),
         ("residual", close, "<=", MARGIN, published.RESIDUAL_DOES_NOT),
@@ -235,7 +240,7 @@ def degradation(report, errors: dict, shallow: int, deep: int, where: str = "") 
         left, right = errors[f"{kind}-{deep}"], errors[f"{kind}-{shallow}"]
         if left is not None and right is not None:
             text = "{1:.1%} -> {0:.1%}"  # from shallow to deep; the claims name the deep one first
-            report.claim(f"{kind}: {claim}{where}", left, relation, right, source, text, margin)
+            report.claim(f"{kind} {claim}{where}", left, relation, right, source, text, margin)
 
 
 def judge_speed(report, results: dict[str, list], shallow: int, window: int) -> dict[str, Seeds]:
@@ -243,8 +248,8 @@ def judge_speed(report, results: dict[str, list], shallow: int, window: int) -> 
     names = {kind: f"{kind}-{shallow}" for kind in models.TWINS}
     goals = Seeds.of(results[names["plain"]], lambda run: run.step_loss[-1])  # a seed has its own
     steps = {k: comparison.steps_to(results[name], goals, window) for k, name in names.items()}
-    claim = "{residual} needs fewer steps than {plain} to {plain}'s final loss".format(**names)
-    source = "faster early convergence (He et al. 2015, section 4.1, for 18 layers)"
+    claim = "{residual} gets to {plain}'s final loss in fewer steps".format(**names)
+    source = "residual networks of 18 layers learn faster at first (He et al. 2015, section 4.1)"
     words = {kind: comparison.steps_in_words(seeds) for kind, seeds in steps.items()}
     text = "{residual} against {plain} steps".format(**words)
     report.claim(claim, steps["residual"], "<", steps["plain"], source, text)
@@ -254,57 +259,52 @@ def judge_speed(report, results: dict[str, list], shallow: int, window: int) -> 
 def judge_gradients(report, deep_twins: dict[str, list], steps: list[int], peak: int) -> dict:
     """Do they vanish? And does plain's explosion last? Claims about logarithms, base 10."""
     plain, residual = deep_twins
-    early = [step for step in steps if step in EARLY]
-    early = [analysis.gradients.log_ratio(*deep_twins.values(), step) for step in early]
+    early = [gradients.log_ratio(*deep_twins.values(), step) for step in steps if step in EARLY]
     early = Seeds(map(statistics.fmean, zip(*early, strict=True)))
-    claim = f"not vanishing: {plain}'s early gradients are larger than {residual}'s"
-    source = "with BN, backward signals have healthy norms (He et al. 2015, section 4.1)"
-    report.claim(claim, early, ">", 0, source, "log10 of plain / residual: {:.2f}")
+    claim = f"{plain}'s first gradients do not vanish: they are larger than {residual}'s"
+    source = "with batch norm gradients keep healthy norms (He et al. 2015, section 4.1)"
+    report.claim(claim, early, ">", 0, source, comparison.times(early, "times as large"))
     late, start = (comparison.explosion(deep_twins[plain], step) for step in (peak, 0))
-    claim = f"{plain}'s gradients explode less after {peak} updates than at the start"
+    claim = f"{plain}'s gradient explodes less after {peak} updates than at the start"
     source = "after one step their range is far smaller (Yang et al. 2019, abstract)"
     once = comparison.explosion(deep_twins[plain], steps[1])  # the source speaks of one step
-    text = "log10 of first block / last block: {:.2f} against {:.2f}"
-    text += f"; after {steps[1]}: {once:.2f}"
+    text = f"last to first block: {comparison.times(late)}, at the start "
+    text += f"{comparison.times(start)}, after {steps[1]} update {comparison.times(once)}"
     report.claim(claim, late, "<", start, source, text)
     return {"log_ratios": early, "explosion": {peak: late, 0: start}}
 
 
 def judge_lesions(report, without, shallow: int, chance: float) -> dict[str, Seeds]:
     """What a block is worth: the share of the accuracy above chance that is lost with it."""
-    lost = {}
-    for kind in models.TWINS:
-        seeds = without[f"{kind}-{shallow}"]
-        lost[kind] = Seeds(lesions.lost_share(one, chance) for one in seeds)
-    claim = f"residual-{shallow} loses less than plain-{shallow} when one block is deleted"
-    source = "residual: little; plain: everything (Veit et al. 2016, section 4.1, trained fully)"
-    text = "of the training accuracy above chance {:.1%} against {:.1%}"
+    seeds = {kind: without[f"{kind}-{shallow}"] for kind in models.TWINS}
+    lost = {k: Seeds(lesions.lost_share(one, chance) for one in seeds[k]) for k in seeds}
+    claim = f"residual-{shallow} loses less accuracy than plain-{shallow} without one block"
+    source = "the residual network loses little, the plain one all (Veit et al. 2016, section 4.1)"
+    text = "{:.1%} against {:.1%} of what it had above guessing, mean over blocks"
     report.claim(claim, lost["residual"], "<", lost["plain"], source, text)
     return lost
-
-
-def draw(report, results, without, deep_twins, peak: int, chance: float, setup: str) -> None:
-    """Three figures; their titles are formatted from the numbers."""
-    figure = plotting.curves.training_curves(results, 1 - chance, setup)
-    report.figure(figure, "training_curves")
-    if all(any(runs) for runs in deep_twins.values()):  # each has a run that did not diverge
-        report.figure(plotting.maps.gradient_maps(deep_twins, peak, setup), "gradients")
-    report.figure(plotting.curves.lesion_curves(without, chance, setup), "lesions")
 
 
 def judge_rates(report, grid: dict, shallow: int, deep: int, setup: str) -> None:
     """Does it depend on the learning rate? For a recorded grid see `rates.from_json`."""
     report.table(rates.table(grid))
-    report.say("Training errors by peak learning rate. *: the network's best, by validation error.")
+    report.say("Training error at each peak learning rate. *: the lowest validation error.")
     edge = ", ".join(name for name, by_rate in grid.items() if rates.at_edge(by_rate))
-    report.say(f"Best at the grid's edge, so that a better one may lie beyond: {edge or 'none'}.")
+    report.say(f"Lowest at the edge, so that a better rate may lie beyond: {edge or 'none'}.")
     for factor, where in rates.FACTORS.items():
         errors = rates.around_best(grid, factor)
-        missing = [name for name, seeds in errors.items() if seeds is None]
-        if missing:
-            report.say(f"{where}: outside the grid for {', '.join(missing)}")
+        if missing := ", ".join(name for name, seeds in errors.items() if seeds is None):
+            report.say(f"{where}: outside the grid for {missing}.")
         degradation(report, errors, shallow, deep, f", each at {where}")
     report.figure(plotting.curves.rate_curves(grid, setup), "rates")
+
+
+def answer(report, errors: dict[str, Seeds], shallow: int, deep: int) -> None:
+    """The question of the beginning, answered by the numbers."""
+    few, many, *residual = (errors[f"{k}-{n}"] for k in models.TWINS for n in (shallow, deep))
+    found = {"holds": "More layers do worse.", "does not hold": "More layers do no worse."}
+    found = found.get(analysis.verdict(many, ">", few), "These seeds do not settle what is worse.")
+    report.answer(ANSWER.format(shallow, deep, few, many, *residual, found=found), EXPERIMENT)
 
 
 if __name__ == "__main__":

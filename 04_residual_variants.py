@@ -1,11 +1,11 @@
 """Lesson 4: the variants of the residual block: one idea each, and what it is for.
 
 You will learn
-    pre-activation: an identity path that no ReLU cuts; 1,001 layers learn a batch by heart
-    what lets them: blocks that start near the identity, without batch norm, too
+    pre-activation: no ReLU cuts the path of x, and 1,001 layers learn 32 images by heart
+    why they can: each block starts near "do nothing", and that works without batch norm, too
     wide, ResNeXt, DenseNet, squeeze-and-excitation: what each changes, and what it costs
-    how to compare networks: each at its own learning rate, in pairs of seeds
-    the same addition in a Transformer: pre-norm and post-norm
+    how to compare networks: each at its own learning rate, in pairs of the same seed
+    the same addition in a Transformer, where the norm can stand before F or after the sum
 Builds on: lessons 1 to 3. Papers: He et al. 2016 (arXiv:1603.05027); De & Smith 2020
 (arXiv:2002.10444); Zagoruyko & Komodakis 2016 (arXiv:1605.07146); Xie et al. 2017
 (arXiv:1611.05431); Huang et al. 2017 (arXiv:1608.06993); Hu et al. 2018 (arXiv:1709.01507); Xiong
@@ -19,7 +19,6 @@ outputs/04_residual_variants/.
 """
 
 import math
-import statistics
 from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
@@ -44,10 +43,29 @@ SETTINGS = {  # name: (value, value with --quick; None leaves it as it is)
     "layers": (1001, 29, lesson.positive, "of the deepest network, 9n + 2"),
     "bare_layers": (110, 14, lesson.positive, "of the network without batch norm, 6n + 2"),
     "transformer_layers": (24, 4, lesson.positive, "of the Transformer, 4 or more"),
-    "blocks": (64, 4, lesson.positive, "on the longest identity path"),
+    "blocks": (64, 4, lesson.positive, "that the longest identity path leads through"),
 }
-LEARNT = 1.8  # nats: well below chance, which is log 10 = 2.30 for ten classes
+LEARNT = 1.8  # a loss well below that of guessing, which is log 10 = 2.30 for ten classes
 RATES = (0.05, 0.1, 0.2, 0.4, 0.8)  # that --rates tries
+QUESTION = """Two networks of {:,} layers try to learn 32 images by heart. One has a ReLU after each
+addition, the other has all its ReLUs inside F. Which one learns better, and why?"""
+ANSWER = """With all ReLUs inside F the loss ended at {pre:.2f}, with one after each addition at
+{post:.2f}. {found} A ReLU after the addition cuts off x itself wherever the sum is negative. If F
+starts at zero, there is little to cut at first: then the second network ended at {zero:.2f}."""
+EXPERIMENT = "is it the same with 110 layers? python 04_residual_variants.py --layers 110"
+BY_HEART = """\
+Now in training: can {:,} layers learn 32 images by heart? These are the same at every step, because
+fresh ones would ask for thousands of steps. "Plain" is pre-activation without the addition. In
+"last gamma 0" each F ends in a batch norm whose factor, gamma, starts at 0, so that every block
+starts as its shortcut. Each network has the best learning rate found for it. Guessing has a loss
+of {:.2f}. At {} or less a network has begun to learn."""
+FEW_STEPS = """
+We trained for few steps. In a longer training the order may differ. The last column is not measured
+here: the papers trained the networks named for hundreds of epochs."""
+TRANSFORMER = """\
+A Transformer's layer adds twice. F is attention, then two linear layers. Where does the norm stand?
+pre-norm:  x + F(norm(x))   nothing lies on the path of x, as in pre-activation
+post-norm: norm(x + F(x))   on the path, as the ReLU of lesson 1's block"""
 
 
 class Variant(NamedTuple):
@@ -92,6 +110,7 @@ def main(argv: list[str] | None = None) -> dict:
     plotting.use_theme(args.show)
     dataset = data.load(args.data, args.data_dir, args.data_url, args.image_size, args.images)
     report = lesson.Report(__file__, args, dataset.name, dataset.why)
+    report.ask(QUESTION.format(args.layers))
     device = report.device
     dataset = dataset.to(device)
     classes, seeds = len(dataset.classes), range(args.seed, args.seed + args.seeds)
@@ -115,10 +134,10 @@ def main(argv: list[str] | None = None) -> dict:
     losses = deep.by_heart(trials, dataset.resized(8), seeds, device)
     report_thousand(report, args.layers, trials, losses, math.log(classes))
     # Pre-activation and a last gamma of zero share the start at the identity. Is batch norm needed?
-    report.section("3. SkipInitBlock: the start at the identity, without batch norm")
+    report.section("3. SkipInitBlock: each block starts as its shortcut, without batch norm")
     trials = deep.without_batch_norm(args.bare_layers, classes)
     bare = deep.by_heart(trials, dataset.resized(8), seeds, device)
-    report_bare(report, args.bare_layers, trials, bare, math.log(classes))
+    report_bare(report, args.bare_layers, trials, bare)
     measured |= {"paths": paths, "thousand_layers": losses, "without_batch_norm": bare}
 
     # All variants see the same batches for as many steps; the next sections question them.
@@ -126,7 +145,7 @@ def main(argv: list[str] | None = None) -> dict:
     table, trained = variants.compare(builds, rates, *plan, seeds, device)
     show_idea(report, 4, "wide-10", PreActBlock, blocks.WideBlock)
     report_width(report, table["preact-20"], table["wide-10"])
-    show_idea(report, 5, "resnext-20", Bottleneck, blocks.ResNeXtBlock)
+    show_idea(report, 5, "resnext-20", Bottleneck, blocks.ResNeXtBlock, "__init__", "conv2")
     measured["cardinality"] = costs.equal_cost_family(device)
     report_cardinality(report, measured["cardinality"])
     show_idea(report, 6, "dense-22", PreActBlock, blocks.DenseLayer)
@@ -137,12 +156,11 @@ def main(argv: list[str] | None = None) -> dict:
     measured["gates"] = [features.gate_dependence(net, *batch) for net in trained["se-20"]]
     report_gates(report, measured["gates"])
 
-    counts = [result.parameters for result in table.values()]
-    size = f"{min(counts):,} to {max(counts):,} parameters"
-    report.section(f"8. All variants: {size}, as many steps, each at its own learning rate")
-    report_costs(report, table)
+    report.section("8. All variants: about equal parameters, equal steps, their own learning rates")
+    report.table(variants.cost_table(table, rates))
+    report.say("Multiply-adds: of one image. Step and memory: of a training step on one core.")
     report.section(f"9. When to use which, against {REFERENCE}")
-    measured["verdicts"] = judge(table)
+    measured["verdicts"] = variants.judge(table, REFERENCE)
     report_verdicts(report, table, measured["verdicts"])
 
     # Most people meet the addition here today, and the question where to normalise comes with it.
@@ -155,6 +173,7 @@ def main(argv: list[str] | None = None) -> dict:
     report_attention(report, layers, trials, attention)
     measured |= {"transformer_gradients": flow, "transformers": attention, "networks": table}
     draw(report, args, measured, math.log(classes))
+    answer(report, deep.ends(measured["thousand_layers"]))
     return report.save(measured)
 
 
@@ -245,65 +264,59 @@ def by_hand(report) -> dict[str, float]:
         "PyTorch's post-norm layer": (post_norm(words, last), last(words)),
     }
     differences = {n: analysis.relative_difference([a], [b]) for n, (a, b) in pairs.items()}
-    report.say(f"largest relative difference: {max(differences.values()):.1e}")
+    report.say(f"Largest relative difference of the two: {max(differences.values()):.1e}")
     for name, difference in differences.items():
         report.check(f"by hand equals {name}", difference < 1e-5)
     return differences
 
 
-def show_idea(report, number: int, name: str, old: type, new: type) -> None:
-    """A section that opens with a variant's idea, and where the source of two blocks differs."""
+def show_idea(report, number: int, name: str, old, new, member="forward", about="") -> None:
+    """A section that opens with a variant's idea, and with the lines of `member` that only one of
+    two blocks has; only those `about` a word, if there is one."""
     report.section(f"{number}. {new.__name__}: {VARIANTS[name].idea}")
-    report.say(f"For, by its paper: {VARIANTS[name].purpose}.")
-    for line in analysis.source_difference(old, new):
-        report.say(line)
-    report.say()
+    report.say(f"What it is for, by its paper: {VARIANTS[name].purpose}.")
+    report.say("The lines that differ, those of the old block with -, of the new one with +:")
+    lines = analysis.source_difference(getattr(old, member), getattr(new, member))
+    report.say("\n".join(lines[:2] + [line for line in lines[2:] if about in line]) + "\n")
 
 
 def report_paths(report, post: list[list[float]], pre: list[list[float]]) -> None:
     """How much of the identity path is open after 1, 2 ... blocks, by seed."""
-    longest = len(pre[0])
-    rows = []
-    for n in sorted({1, max(1, longest // 4), longest}):
-        open_post, open_pre = (Seeds(seed[n - 1] for seed in seeds) for seeds in (post, pre))
-        row = {"blocks behind the stem": n, "post-activation: open paths": f"{open_post:.1%}"}
-        rows.append(row | {"pre-activation: open paths": f"{open_pre:.1%}"})
-    report.table(rows)  # the last row, which the claim is about, has the longest paths
-    closed = f"post-activation closes identity paths through {longest} blocks, pre-activation none"
-    source = "x_L = x_l + the sum of all F between, ungated (He et al. 2016, equation 4)"
-    report.claim(closed, open_pre, ">", open_post, source, "open: pre {:.1%}, post {:.1%}")
+    report.say("A ReLU after the addition (post-activation) closes the path of x where the sum is")
+    report.say("negative. With all ReLUs inside F (pre-activation) none can. How many stay open?")
+    report.table(deep.path_table(post, pre))
+    open_post, open_pre = (Seeds(seed[-1] for seed in seeds) for seeds in (post, pre))
+    claim = f"through {len(pre[0])} blocks more paths of x stay open with pre-activation"
+    source = "x_L = x_l + all F between, nothing stands in the way (He et al. 2016, equation 4)"
+    report.claim(claim, open_pre, ">", open_post, source, "{:.1%} against {:.1%} open")
 
 
 def report_thousand(report, layers: int, trials: dict, losses: dict, chance: float) -> None:
     """Which networks of a thousand layers learn, and what that takes."""
+    report.say(BY_HEART.format(layers, chance, LEARNT))
     report.table(deep.summary(f"{layers:,} layers", trials, losses))
-    report.say("The same images at every step: fresh ones would ask for thousands of steps.")
-    last = deep.ends(losses)
-    learn = f"{layers:,} layers begin to learn {deep.IMAGES} images if "
-    end = f": at most {LEARNT} nats in the end (chance: {chance:.2f})"
-    pre = f"{learn}no ReLU cuts the path{end}"
+    last, measured = deep.ends(losses), f"loss {{:.2f}}, asked for {LEARNT} or less"
+    claim = f"{layers:,} layers begin to learn if no ReLU cuts the path of x"
     source = published.THOUSAND_LAYERS
-    report.claim(pre, last["pre-activation"], "<=", LEARNT, source, "{:.2f} nats")
-    post = "with ReLUs on the path they learn less well, each kind at the best rate found for it"
+    report.claim(claim, last["pre-activation"], "<=", LEARNT, source, measured)
+    claim = f"with ReLUs on the path {layers:,} layers learn less well"
     both = last["post-activation"], ">", last["pre-activation"]
-    report.claim(post, *both, published.THOUSAND_GATED, "{:.2f} against {:.2f} nats")
-    zero = f"{learn}the last gammas start at 0, even with ReLUs on the path{end}"
+    report.claim(claim, *both, published.THOUSAND_GATED, "loss {:.2f} against {:.2f}")
+    claim = f"{layers:,} layers begin to learn even with ReLUs on the path, if F starts at zero"
     source = "each block starts as its shortcut (Goyal et al. 2017, section 5.1)"
-    report.claim(zero, last["post, last gamma 0"], "<=", LEARNT, source, "{:.2f} nats")
-    finite = [sum(map(math.isfinite, run)) for run in losses["plain"]]
-    steps = trials["plain"].steps
-    report.say(f"Without shortcuts the loss is a number in {max(finite)} of {steps} steps at most.")
+    report.claim(claim, last["post, last gamma 0"], "<=", LEARNT, source, measured)
 
 
-def report_bare(report, layers: int, trials: dict, losses: dict, chance: float) -> None:
+def report_bare(report, layers: int, trials: dict, losses: dict) -> None:
     """Whether a network without batch norm learns if it starts at the identity."""
-    report.say("y = relu(x + alpha F(x)), where alpha is learnt and starts at 0, or at 1.")
+    report.say("SkipInit: y = relu(x + alpha F(x)), where alpha is a number that is learnt. If it")
+    report.say("starts at 0, each block starts as its shortcut. If at 1, F counts from the start.")
     report.table(deep.summary(f"{layers} layers", trials, losses))
     last = deep.ends(losses)
-    learn = f"{layers} layers without batch norm begin to learn {deep.IMAGES} images if alpha "
-    learn += f"starts at 0: at most {LEARNT} nats in the end (chance: {chance:.2f})"
+    claim = f"{layers} layers without batch norm begin to learn if alpha starts at 0"
     source = "SkipInit trains deep networks without batch norm (De & Smith 2020)"
-    report.claim(learn, last["alpha = 0"], "<=", LEARNT, source, "{:.2f} nats")
+    measured = f"loss {{:.2f}}, asked for {LEARNT} or less"
+    report.claim(claim, last["alpha = 0"], "<=", LEARNT, source, measured)
     learnt = sum(loss <= LEARNT for loss in last["alpha = 1"])
     report.say(f"Where alpha starts at 1, {learnt} of {len(last['alpha = 1'])} networks do.")
 
@@ -319,120 +332,68 @@ def networks(classes: int, width: int) -> dict[str, Callable[[], nn.Module]]:
 
 def search_rates(report, builds: dict, plan: tuple, first: int) -> dict[str, dict]:
     """Validation loss of every variant at every rate, with two seeds that no claim uses."""
-    found: dict[str, dict] = {name: {} for name in builds}
-    for rate in RATES:
-        rates, seeds = dict.fromkeys(builds, rate), range(first + 10, first + 12)
-        for name, result in variants.compare(builds, rates, *plan, seeds, report.device)[0].items():
-            found[name][f"{rate:g}"] = {"loss": result.loss, "accuracy": result.validation}
-    report.table(
-        [
-            {"validation loss (nats)": name}
-            | {f"rate {rate}": f"{run['loss']:.2f}" for rate, run in by_rate.items()}
-            for name, by_rate in found.items()
-        ]
-    )
+    seeds = range(first + 10, first + 12)
+    found = variants.search(builds, RATES, plan, seeds, report.device)
+    report.table(variants.rate_table(found))
     return found
-
-
-def report_costs(report, table: dict[str, Result]) -> None:
-    """What the variants cost, and how accurate they are."""
-    rows = []
-    for name, result in table.items():
-        row = {"variant": name, "learning rate": f"{report.args.lr or VARIANTS[name].lr:g}"}
-        row |= {"parameters": f"{result.parameters:,}"}
-        row["multiply-adds (M)"] = f"{result.multiply_adds / 1e6:.1f}"
-        row["step (ms)"] = f"{result.milliseconds:.0f}"
-        row["peak memory (MB)"] = f"{result.peak / 1e6:.1f}"
-        row["validation accuracy"] = f"{result.validation:.1%}"
-        rows.append(row | {"test accuracy": f"{result.accuracy:.1%}"})
-    report.table(rows)
 
 
 def report_width(report, thin: Result, wide: Result) -> None:
     """Depth against width at about equal parameters."""
     report.say(f"A step of the wide network takes {costs.ratio(wide.step, thin.step)} as long")
-    report.say(f"as one of the deep network. In its paper: {published.WIDE_IS_FASTER}.")
+    report.say(f"as one of the deep network.\nIn its paper: {published.WIDE_IS_FASTER}.")
     # No claim: with five other seeds not every pair agreed on which is the more accurate.
-    accurate = f"deep {thin.accuracy:.1%}, wide {wide.accuracy:.1%}"
-    report.say(f"Test accuracy: {accurate}. In its paper: {published.WIDE_AGAINST_DEEP}.")
+    report.say(f"Test accuracy: deep {thin.accuracy:.1%}, wide {wide.accuracy:.1%}.")
+    report.say(f"In its paper: {published.WIDE_AGAINST_DEEP}.")
 
 
 def report_cardinality(report, family: dict[str, dict]) -> None:
     """The equal-cost family as counted, and as timed."""
-    rows = []
-    for name, member in family.items():
-        row = {"50 layers": name, "parameters (M)": f"{member['parameters'] / 1e6:.2f}"}
-        row["multiply-adds (G)"] = f"{member['multiply_adds'] / 1e9:.2f}"
-        row["step of one block (ms)"] = f"{1e3 * statistics.median(member['seconds']):.1f}"
-        rows.append(row)
-    report.table(rows)
-    report.say("Block: 256 channels, 28x28 pixels, 8 images, forward and backward. Equal on paper,")
+    report.table(costs.family_table(family))
+    report.say("32x4d: 32 groups of 4 channels. Parameters and multiply-adds hardly differ. Step:")
+    report.say("forward and backward through one block of 256 channels, 8 images of 28x28 pixels.")
     ratio = costs.ratio(family["32x4d"]["seconds"], family["1x64d"]["seconds"])
-    report.say(f"but here 32x4d takes {ratio} as long as 1x64d.")
+    report.say(f"Timed here, 32x4d takes {ratio} as long as 1x64d.")
     report.say(f"Published: {published.GROUPS_ARE_SLOWER}.")
 
 
 def report_memory(report, memory: dict[str, dict[int, int]]) -> None:
     """What keeping all features costs."""
-    rows = []
-    for kind, by_depth in memory.items():
-        row = {f"depth {depth}": f"{size / 1e6:.0f}" for depth, size in by_depth.items()}
-        rows.append({"peak memory (MB)": kind} | row)
-    report.table(rows)
-    report.say("8 images of 32x32; DenseNet-BC of growth rate 12; ResNet of 16 channels.")
-    grows = "the memory of a DenseNet grows faster with depth than a ResNet's"
+    report.table(costs.memory_table(memory))
+    report.say("Of a training step on 8 images of 32x32 pixels. Each layer of the DenseNet adds 12")
+    report.say("channels to those it got. The ResNet has 16 channels at first.")
+    claim = "a DenseNet's memory grows faster with depth than a ResNet's"
     source = "quadratically, unless recomputed (Pleiss et al. 2017, arXiv:1707.06990)"
     power = {kind: costs.exponent(by_depth) for kind, by_depth in memory.items()}
-    measured = "as depth^{:.2f} against depth^{:.2f}; quadratic would be 2"
-    report.claim(grows, power["dense"], ">", power["resnet"], source, measured)
+    measured = "as depth^{:.2f} against depth^{:.2f}, quadratic would be depth^2"
+    report.claim(claim, power["dense"], ">", power["resnet"], source, measured)
 
 
 def report_gates(report, runs: list[dict[str, tuple[float, float]]]) -> None:
     """Whether gates depend on the class: a gate that is always the same is only a constant."""
-    rows = []
-    for block in runs[0]:
-        classes, chance = (Seeds(run[block][i] for run in runs) for i in (0, 1))
-        row = {"block": block, "standard deviation over classes": f"{classes:.4f}"}
-        rows.append(row | {"with permuted labels": f"{chance:.4f}"})
-    report.table(rows)
-    depends = "the last block's gates depend on the class: more than with permuted labels"
+    report.say("A gate, from 0 to 1, scales a channel. Do images of other classes get other gates?")
+    report.table(features.gate_table(runs))
+    report.say("Spread: standard deviation over classes. Shuffled labels show what chance does.")
+    classes, chance = (Seeds([*run.values()][-1][i] for run in runs) for i in (0, 1))
+    claim = "the last block's gates differ between classes more than by chance"
     source = "later gates differ by class, but the very last hardly (Hu et al. 2018, section 7.2)"
-    report.claim(depends, classes, ">", chance, source, "{:.4f} against {:.4f}")
-
-
-def judge(table: dict[str, Result]) -> dict[str, str]:
-    """Each variant's validation accuracy against the reference's, by pairs of seeds."""
-    reference, judged = table[REFERENCE].validation, {}
-    for name, result in table.items():
-        pairs = list(zip(result.validation, reference, strict=True))
-        judged[name] = f"unclear: {sum(a > b for a, b in pairs)} of {len(pairs)} better"
-        if analysis.verdict(result.validation, ">", reference) == "holds":
-            judged[name] = "better"
-        if analysis.verdict(result.validation, "<", reference) == "holds":
-            judged[name] = "worse"
-        if any(map(math.isnan, result.validation)):
-            judged[name] = "diverged"
-    if judged[REFERENCE] != "diverged":
-        judged[REFERENCE] = ""  # it is not compared with itself
-    return judged
+    report.claim(claim, classes, ">", chance, source, "spread {:.4f} against {:.4f}")
 
 
 def advice(table: dict[str, Result], judged: dict[str, str]) -> list[str]:
     """What to choose for what, in sentences made from the validation accuracies."""
     sound = [name for name, verdict in judged.items() if verdict != "diverged"]
     if REFERENCE not in sound:
-        return [f"{REFERENCE} diverged: there is nothing to compare with; try a smaller --lr."]
+        return [f"{REFERENCE} diverged: there is nothing to compare with. Try a smaller --lr."]
     best = max(sound, key=lambda name: table[name].validation.mean)
     fine = [name for name in sound if judged[name] != "worse"]
     fast = min(fine, key=lambda name: table[name].milliseconds)
     lean = min(fine, key=lambda name: table[name].peak)
     pairs = len(table[REFERENCE].validation)
     return [
-        f"Highest mean validation accuracy: {best} ({table[best].accuracy:.1%} on test images).",
-        f"Of those that are not worse than {REFERENCE}, the least time a step: {fast}; the least",
-        f"memory: {lean}. Better, worse: in all {pairs} pairs of seeds, on validation images.",
-        "Few steps: in a longer training the order may differ. The last column is CIFAR-10, not",
-        "measured here: hundreds of epochs of the networks named.",
+        f"Better or worse: with all {pairs} seeds, on validation images. Otherwise it is unclear.",
+        f"Highest validation accuracy: {best} ({table[best].accuracy:.1%} on test images).",
+        f"Of all that are not worse, the fastest step: {fast}. The least memory: {lean}.",
     ]
 
 
@@ -440,51 +401,51 @@ def report_verdicts(report, table: dict[str, Result], judged: dict[str, str]) ->
     """When to use which, worded from the table."""
     rows = []
     for name in table:
-        row = {"variant": name, "validation accuracy": judged[name]}
+        row = {"variant": name, f"better than {REFERENCE}?": judged[name]}
         paper = VARIANTS[name].published
         error = f"{published.ERRORS[paper].number} % ({paper})" if paper else ""
-        rows.append(row | {"error at full scale (its paper)": error})
+        rows.append(row | {"CIFAR-10 error in its paper": error})
     report.table(rows)
-    for line in advice(table, judged):
-        report.say(line)
+    report.say("\n".join(advice(table, judged)) + FEW_STEPS)
 
 
 def report_flow(report, layers: int, flow: dict[str, dict[int, list]]) -> None:
     """Where the norm stands, and the gradient near the output at the start."""
-    report.say("pre-norm:  x + F(norm(x))   nothing lies on the path of x, as in pre-activation")
-    report.say("post-norm: norm(x + F(x))   as in lesson 1's block, which has a ReLU there")
-    report.say("F is attention, then two linear layers; each of the two has its own addition.")
-    rows, last, change = [], {}, {}
-    for kind, by_depth in flow.items():
-        few, many = (Seeds(run[-1] for run in runs) for runs in by_depth.values())
-        last[kind], change[kind] = many, many.mean / few.mean
-        row = {"gradient of the last layer": kind, f"{layers // 4} layers": f"{few:.3f}"}
-        rows.append(row | {f"{layers} layers": f"{many:.3f}", "ratio": f"{change[kind]:.2f}"})
-    report.table(rows)
+    report.say(TRANSFORMER)
+    report.table(deep.flow_table(flow))
     theory = math.sqrt((layers // 4) / layers)
-    report.say(f"Ratio by the theorem's bounds: {theory:.2f} with pre-norm, 1 with post-norm.")
-    larger = f"near the output of {layers} layers post-norm starts with the larger gradient"
-    both = last["post-norm"], ">", last["pre-norm"]
-    report.claim(larger, *both, "Xiong et al. 2020, theorem 1", "post {:.3f}, pre {:.3f}")
+    report.say("The gradient is that of the last linear layer's weights before training. The ratio")
+    report.say(f"would be {theory:.2f} with pre-norm and 1 with post-norm by a theorem's bounds.")
+    post, pre = (Seeds(run[-1] for run in flow[kind][layers]) for kind in ("post-norm", "pre-norm"))
+    claim = f"near the output of {layers} layers post-norm starts with the larger gradient"
+    report.claim(claim, post, ">", pre, "Xiong et al. 2020, theorem 1", "{:.3f} against {:.3f}")
 
 
 def report_attention(report, layers: int, trials: dict, losses: dict) -> None:
     """Pre-norm and post-norm in training, with and without warm-up."""
-    report.table(deep.summary(f"{layers} layers", trials, losses))
-    last = deep.ends(losses)
-    post, rate = last["post-norm"], trials["post-norm"].rate
     steps = trials["post-norm, warm-up"].warmup
-    faster = f"at a rate of {rate} and without warm-up pre-norm learns better than post-norm"
+    report.say(f"In training, as in section 2. Warm-up: the rate rises from 0 over {steps} steps.")
+    report.say('All have the best rate for pre-norm, but "slower" has the best one for post-norm.')
+    report.table(deep.summary(f"{layers} layers", trials, losses))
+    last, measured = deep.ends(losses), "loss {:.2f} against {:.2f}"
+    post, rate = last["post-norm"], trials["post-norm"].rate
+    claim = f"without warm-up pre-norm learns better than post-norm at the same rate, {rate}"
     source = "pre-norm trains without warm-up (Xiong et al. 2020)"
-    report.claim(faster, last["pre-norm"], "<", post, source, "pre {:.2f}, post {:.2f} nats")
-    helps = f"{steps} steps of warm-up help post-norm at that rate"
+    report.claim(claim, last["pre-norm"], "<", post, source, measured)
+    claim = f"{steps} steps of warm-up help post-norm at that rate"
     source = "post-norm needs warm-up (Xiong et al. 2020)"
-    report.claim(helps, last["post-norm, warm-up"], "<", post, source, "{:.2f} against {:.2f} nats")
-    slower = trials["post-norm, slower"].rate
-    ahead = f"pre-norm learns better than post-norm at post-norm's own best rate, {slower}"
-    source = "none; the rates are chosen with another seed"
-    both = last["pre-norm"], "<", last["post-norm, slower"]
-    report.claim(ahead, *both, source, "pre {:.2f}, post {:.2f} nats")
+    report.claim(claim, last["post-norm, warm-up"], "<", post, source, measured)
+    claim = "each at its own best rate, pre-norm learns better than post-norm"
+    source = "none: a question of our own, at rates that were chosen with other seeds"
+    report.claim(claim, last["pre-norm"], "<", last["post-norm, slower"], source, measured)
+
+
+def answer(report, last: dict[str, Seeds]) -> None:
+    """The question of the beginning, answered by the losses in the end."""
+    pre, post, zero = (last[n] for n in ("pre-activation", "post-activation", "post, last gamma 0"))
+    found = {"holds": "The first is ahead.", "does not hold": "We had expected the contrary."}
+    found = found.get(analysis.verdict(pre, "<", post), "These seeds do not settle it.")
+    report.answer(ANSWER.format(pre=pre, post=post, zero=zero, found=found), EXPERIMENT)
 
 
 def draw(report, args, measured: dict, chance: float) -> None:

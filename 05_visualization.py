@@ -1,10 +1,10 @@
 """Lesson 5: four pictures of networks, each of them a measurement.
 
 You will learn
-    how the gradient's norm changes from block to block, at the start and after training
-    how to look at a loss landscape so that two kinds of networks can be compared
+    how the gradient grows or shrinks from block to block, before and after training
+    how to look at the loss around trained weights, so that two kinds of networks can be compared
     that a block's code is a graph, and where the shortcut runs in it
-    where in a network the classes become linearly separable, and which blocks resemble each other
+    after which block a simple classifier can tell the classes, and which blocks are alike
 Builds on: lessons 1 to 3. Papers: Yang et al. 2019 (arXiv:1902.08129), theorem 3.10; Li et al. 2018
 (arXiv:1712.09913), sections 4 and 6; Kornblith et al. 2019 (arXiv:1905.00414), section 3; Alain &
 Bengio 2016 (arXiv:1610.01644).
@@ -18,6 +18,7 @@ outputs/05_visualization_checkpoint/.
     python 05_visualization.py --data-dir DIR --images 2000 --target 1.5
 """
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -34,7 +35,7 @@ SETTINGS = {  # name: (value, value with --quick, type, meaning)
     "depth": (20, 14, lesson.positive, "of the networks, 6n + 2"),
     "width": (8, None),
     "epochs": (100, 2, lesson.positive, "at most"),
-    "target": (1.0, 9.0, lesson.rate, "training loss, in nats, at which every network is stopped"),
+    "target": (1.0, 9.0, lesson.rate, "training loss below which every network is stopped"),
     "batch_size": (32, None),
     "lr": (0.05, None),
     "seeds": (5, 2, lesson.several, "networks of each kind, 2 or more"),
@@ -42,6 +43,36 @@ SETTINGS = {  # name: (value, value with --quick, type, meaning)
     "radius": (0.3, None, lesson.rate, "of a landscape; 1: a filter moves by its own norm"),
     "landscape_images": (256, 32, lesson.several, "for a landscape's loss, 2 or more"),
 }
+QUESTION = """Plain and residual networks of {} layers are stopped at the same training loss. Then
+all weights are moved a little, at random. Around which networks does the loss rise more?"""
+ANSWER = """With the running averages of batch norm the loss rose by {:.2f} around plain and by
+{:.2f} around residual networks. {} Li et al. 2018 found it flat around residual networks and
+chaotic around plain ones, but with 56 layers, and after a full training. Another depth or moment
+is another question."""
+NO_PAIRS = "One of the two kinds never got to that loss, so that there was nothing to compare."
+EXPERIMENT = "and farther out, up to a filter's own norm? python 05_visualization.py --radius 1"
+STOPPED = """\
+Epochs: how often a network saw its {} images until its loss on them fell below {}. There it was
+stopped, so that all know the images about equally well. Guessing has a loss of {:.2f}."""
+THEORY = """\
+Factor: by what a layer multiplies the gradient on its way back. Below 1 it shrinks, above 1 it
+grows. First / last: the gradient at the first block over that at the last one. BN: batch norm.
+Default init: PyTorch's initial values. Kaiming init: larger ones, made for ReLU. Theory is about
+wide, fully connected plain networks. Ours are narrow convolutions, and two of them have a stride,
+so that a ratio other than 1 does not contradict it."""
+PLANES = """\
+Two random directions span a plane around the weights. Rise: the mean loss on it above that in its
+middle. Curves downwards: the share of the plane where the surface bends down in some direction.
+Batch norm uses the averages that it kept in training (running), or new ones of the moved network
+(recomputed). Mean and deviation are over networks, each with directions of its own."""
+EQUAL = """\
+With running averages all networks were stopped at the same loss, with recomputed ones it differs.
+How long they trained differs, too (section 0)."""
+PROBES = """\
+A linear classifier, called a probe, is fitted on what a block gives out. The network stays as it
+is. The shares are of validation images whose class the probe tells. The first one sees nothing but
+an image's mean colour. Similarity (CKA) is 1 if two blocks give the same but for rotation and
+scale, and about 0 if they have nothing in common. It is the mean over all pairs of blocks."""
 BLOCKS = ["PlainBlock", "BasicBlock", "Bottleneck", "PreActBlock"]
 
 
@@ -64,11 +95,13 @@ def main(argv: list[str] | None = None) -> dict:
     twins = {kind: {seed: build(kind, "BN", seed) for seed in seeds} for kind in models.TWINS}
     script = f"{Path(__file__).stem}_checkpoint" if nets else __file__
     report = lesson.Report(script, args, dataset.name, dataset.why)
+    if not nets:
+        report.ask(QUESTION.format(args.depth))
     dataset = dataset.to(report.device)
     nets = {name: {args.seed: model.to(report.device)} for name, model in nets.items()}
     measured = {}
     if not nets:
-        report.section(f"0. Training, until the loss is below {args.target} nats")
+        report.section(f"0. Training, until the loss is below {args.target}")
         nets, measured["epochs"] = train(report, twins, dataset.first(args.images))
     setup = describe(args, dataset)
 
@@ -81,13 +114,12 @@ def main(argv: list[str] | None = None) -> dict:
     start = gradients.at_start(build, seeds, x, y)
     trained = {n: [gradients.by_block(net, x, y) for net in nets[n].values()] for n in nets}
     measured |= report_gradients(report, start, trained)
-    subtitle = f"Depth {args.depth}; mean and range of {args.seeds} networks. Grey: theory, which "
-    subtitle += f"does not hold exactly for such networks. {len(y)} images of {setup}"
+    subtitle = f"Depth {args.depth}, mean and range of {args.seeds} networks. Grey: theory for "
+    subtitle += f"wide, fully connected ones. {len(y)} images of {setup}"
     report.figure(plotting.flow.gradient_flow(start, trained, subtitle), "gradient_flow")
 
     report.section("3. Loss landscape around the trained weights")
-    # Every plane is measured twice, for moved weights do not fit the running statistics of batch
-    # norm: the loss rises with both.
+    # Every plane is measured twice, for moved weights do not fit batch norm's running statistics.
     x, y = next(dataset.first(args.images).batches("train", args.landscape_images))
     steps = analysis.landscape.axis(args.radius, args.resolution)
     landscapes = analysis.landscape.measure(nets, x, y, steps, report.device)
@@ -107,6 +139,8 @@ def main(argv: list[str] | None = None) -> dict:
     measured |= report_features(report, features)
     figure = plotting.features.feature_evolution(image, dataset.classes, features, setup)
     report.figure(figure, "feature_evolution")
+    if not args.checkpoint:
+        answer(report, landscapes, nets)
     return report.save(measured)
 
 
@@ -155,10 +189,10 @@ def train(report, twins: dict, dataset: data.Dataset) -> tuple[dict, dict]:
     options = {"batch_size": args.batch_size, "lr": args.lr, "device": report.device}
     until = analysis.landscape.train_to_loss
     epochs = until(twins, dataset, args.target, args.epochs, **options)
-    rows = [{"network": f"{k}-{args.depth}", "epochs": spread(n)} for k, n in epochs.items()]
-    report.table(rows)
-    report.say(f"Epochs of {len(dataset.train.labels)} images until the loss on these images, in")
-    report.say("evaluation mode, is below the target. All that follows is about these networks.")
+    words = analysis.landscape.epochs_in_words
+    report.table([{"network": f"{k}-{args.depth}", "epochs": words(n)} for k, n in epochs.items()])
+    guessing = math.log(len(dataset.classes))
+    report.say(STOPPED.format(len(dataset.train.labels), args.target, guessing))
     nets = {}
     for kind, by_seed in twins.items():
         pairs = zip(by_seed.items(), epochs[kind], strict=True)
@@ -169,18 +203,10 @@ def train(report, twins: dict, dataset: data.Dataset) -> tuple[dict, dict]:
     return nets, epochs
 
 
-def spread(epochs: list[int | None]) -> str:
-    """The numbers in one cell: "48 to 60; never (1 of 5)"."""
-    reached = [number for number in epochs if number]
-    never = f"never ({len(epochs) - len(reached)} of {len(epochs)})"
-    parts = [f"{min(reached)} to {max(reached)}"] if reached else []
-    return "; ".join(parts + [never] * (len(reached) < len(epochs)))
-
-
 def describe(args, dataset: data.Dataset) -> str:
     """Images and networks, for the subtitles of the figures."""
     nets = f"networks of depth {args.depth}, width {args.width}, trained on {args.images} images "
-    nets += f"to a loss of {args.target:g} nats"
+    nets += f"to a loss of {args.target:g}"
     if args.checkpoint:
         nets = "networks from checkpoints"
     return f"{dataset.name}, {args.image_size}x{args.image_size} pixels; {nets}"
@@ -207,71 +233,43 @@ def compare_by_hand(report, model: torch.nn.Module) -> float:
             expected = direction_by_hand(weight.detach().cpu(), noise)
             ours = direction[name].cpu()
             differences.append(analysis.relative_difference([expected], [ours]))
-    still = len(direction) - len(differences)
-    report.say(f"largest relative difference: {max(differences):.1e}")
-    report.say(f"{len(differences)} tensors move; {still}, biases and batch norm, stay")
+    moved, still = len(differences), len(direction) - len(differences)
+    report.say(f"Largest relative difference of the two: {max(differences):.1e}")
+    report.say(f"{moved} weight tensors move. {still} biases and batch-norm parameters stay fixed.")
     report.check("by hand equals analysis.landscape.random_direction", max(differences) < 1e-5)
     return max(differences)
 
 
 def report_gradients(report, start: dict, trained: dict) -> dict:
-    """Factors per layer beside theory's; two claims about the networks' start."""
+    """Factors per layer beside theory's; two claims about untrained networks."""
     norms = {", ".join(key): runs for key, runs in start.items()}
     after = {f"{name}, BN, after training": runs for name, runs in trained.items()}
     factors = {key: Seeds(map(gradients.factor_per_layer, runs)) for key, runs in norms.items()}
     theory = {f"plain, {name}": factor for name, factor in gradients.THEORY.items()}
     ratios = {key: factors[key].mean / factor for key, factor in theory.items()}
-    rows = []
-    for key, runs in (norms | after).items():
-        row = {"network": key, "factor per layer, towards the input": ""}
-        if key in factors:
-            row["factor per layer, towards the input"] = f"{factors[key]:.3f}"
-        row["theory"] = f"{theory[key]:.3f}" if key in theory else ""
-        row["ratio to it"] = f"{ratios[key]:.3f}" if key in theory else ""
-        row["first / last block"] = f"{gradients.first_over_last(runs):.1e}"
-        rows.append(row)
-    report.table(rows)
-    report.say(
-        "Theory: of wide, fully connected plain networks. Ours are convolutions, narrow, and"
-    )
-    report.say("two of them have a stride: a ratio is no test of the theory.")
+    report.table(gradients.factor_table(norms | after, factors, theory))
+    report.say(THEORY)
     default, predicted = gradients.CONDITIONS[0], gradients.PREDICTED
-    sentence = "plain, PyTorch's default init, no BN: the gradient shrinks towards the input"
     key = f"plain, {default}"
-    measured = f"{{:.3f}} per layer, {ratios[key]:.2f} of theory's"
-    report.claim(sentence, factors[key], "<", 1.0, predicted[default], measured)
-    sentence = "BN, at the start: plain's gradient grows faster towards the input than residual's"
+    claim = "without batch norm, PyTorch's initial values let a plain network's gradient shrink"
+    measured = f"{{:.3f}} a layer, {ratios[key]:.2f} of theory's"
+    report.claim(claim, factors[key], "<", 1.0, predicted[default], measured)
+    claim = "with batch norm a new plain network's gradient grows faster than a residual one's"
     plain, residual = factors["plain, BN"], factors["residual, BN"]
-    measured = f"{{:.3f}} ({ratios['plain, BN']:.2f} of theory's) against {{:.3f}}"
-    report.claim(sentence, plain, ">", residual, predicted["BN"], measured)
+    measured = f"{{:.3f}} a layer ({ratios['plain, BN']:.2f} of theory's) against {{:.3f}}"
+    report.claim(claim, plain, ">", residual, predicted["BN"], measured)
     after_training = {"gradient_norms_after_training": trained}
     return {"gradient_norms": norms, "factor_per_layer": factors} | after_training
 
 
 def report_landscapes(report, landscapes: dict, nets: dict) -> dict:
     """What the planes around every kind look like; does the shortcut make them flatter?"""
-    rows = []
     for name, landscape in landscapes.items():
         # The centre moves no weight: were its loss another one, no point could be trusted.
         equal = landscape.centres("running") == landscape.losses
         report.check(f"{name}: the loss at the centre is the network's own, to the bit", equal)
-        row = {"network": name, "training error": f"{Seeds(landscape.errors):.1%}"}
-        for statistics in STATISTICS:
-            row["BN statistics"] = statistics
-            row["loss (nats)"] = f"{Seeds(landscape.centres(statistics)):.3f}"
-            row["mean rise"] = f"{landscape.rise(statistics):.3f}"
-            row["curves downwards"] = f"{landscape.curves_downwards(statistics):.1%}"
-            rows.append(dict(row))
-    report.table(rows)
-    report.say("Rise: mean of the plane above its middle. Curves downwards: share of points where")
-    report.say(
-        "the Hessian in the plane, by second differences, has a negative eigenvalue. Mean and"
-    )
-    report.say(
-        "deviation are over networks, each with two random directions of its own. Stopped at"
-    )
-    report.say("equal loss means: with running statistics; recomputed ones have another loss.")
-    report.say("Not equal is how long they took (section 0): that may matter here, too.")
+    report.table([row for name, found in landscapes.items() for row in found.rows(name)])
+    report.say(PLANES)
     if set(models.TWINS) <= set(landscapes):
         claim_flatness(report, landscapes, nets)
     planes = {name: f.grids | {"plain": f.losses} for name, f in landscapes.items()}
@@ -282,17 +280,17 @@ def report_landscapes(report, landscapes: dict, nets: dict) -> dict:
 
 def claim_flatness(report, landscapes: dict, nets: dict) -> None:
     """Three claims about twins at equal loss, over the seeds whose both twins got there."""
+    report.say(EQUAL)
     for statistics in STATISTICS:
         plain, residual = in_pairs(nets, {n: f.rise(statistics) for n, f in landscapes.items()})
-        sentence = "stopped at equal loss with running BN, it rises less around residual than "
-        sentence += f"around plain, {statistics} BN"
-        measured = "{:.2f} against {:.2f} nats"
-        report.claim(sentence, residual, "<", plain, published.FLATTER, measured)
+        claim = f"with {statistics} averages the loss rises less around residual networks"
+        measured = "by {:.2f}, around plain ones by {:.2f}"
+        report.claim(claim, residual, "<", plain, published.FLATTER, measured)
     shares = {name: f.curves_downwards("recomputed") for name, f in landscapes.items()}
     plain, _ = in_pairs(nets, shares)
-    sentence = "at most 5 % of the plane around plain curves downwards, recomputed BN"
-    source = published.SHALLOW_IS_BENIGN
-    report.claim(sentence, plain, "<=", 0.0, source, "{:.1%}", margin=0.05)
+    claim = "at most 5 % of the surface around plain networks curves downwards"
+    source, measured = published.SHALLOW_IS_BENIGN, "{:.1%} with recomputed averages"
+    report.claim(claim, plain, "<=", 0.0, source, measured, margin=0.05)
 
 
 def in_pairs(nets: dict, values: dict) -> list[Seeds]:
@@ -317,39 +315,37 @@ def report_architecture(report, graphs: dict[str, plotting.diagram.Graph]) -> di
         cells = {key: "none" if value is None else value for key, value in count.items()}
         rows.append({"block": name, **cells})
     report.table(rows)
+    report.say("Join: where the shortcut meets F, mostly an addition. 0 and 0: x passes unchanged.")
     return {"architecture": counts}
 
 
 def report_features(report, features: dict[str, dict]) -> dict:
     """Separability by depth and similarity between blocks; does residual separate earlier?"""
-    rows, entries = [], {}
-    for name, by_seed in features.items():
-        probes = [found.probes for found in by_seed.values()]
-        row = {"network": name}
-        row["probe, mean colour (%)"] = f"{100 * probes[0].accuracies[0]:.1f}"
-        row["at half depth"] = f"{Seeds(p.half_depth for p in probes):.1%}"
-        row["after the last block"] = f"{Seeds(p.accuracies[-1] for p in probes):.1%}"
-        row["CKA between blocks"] = f"{similarity(by_seed):.2f}"
-        rows.append(row)
-        entries[name] = [{**vars(f.probes), "cka": f.cka} for f in by_seed.values()]
-    report.table(rows)
-    report.say("Probe: validation accuracy of a linear classifier; it does not move the network.")
-    report.say("CKA: how similar two blocks' features are, mean over all pairs of blocks.")
+    report.table(analysis.features.probe_table(features))
+    report.say(PROBES)
     if set(models.TWINS) <= set(features):
         halves = {n: [f.probes.half_depth for f in features[n].values()] for n in features}
         plain, residual = in_pairs(features, halves)
-        sentence = "at equal training loss classes are linearly more separable at half depth of "
-        sentence += "residual than of plain"
-        source = "none; after the last block it would be the accuracy over again"
-        report.claim(sentence, residual, ">", plain, source, "{:.1%} against {:.1%}")
-    return {"cka_between_blocks": {n: similarity(f) for n, f in features.items()}} | {
-        "features": entries
+        claim = "half-way through, a linear classifier gets more images right in residual networks"
+        source = "none: a question of our own. After the last block it is that of the accuracy"
+        report.claim(claim, residual, ">", plain, source, "{:.1%}, in plain ones {:.1%}")
+    similar = {n: Seeds(f.cka_between_blocks for f in by.values()) for n, by in features.items()}
+    entries = {
+        name: [{**vars(found.probes), "cka": found.cka} for found in by_seed.values()]
+        for name, by_seed in features.items()
     }
+    return {"cka_between_blocks": similar, "features": entries}
 
 
-def similarity(by_seed: dict) -> Seeds:
-    """Mean CKA between the blocks of every network."""
-    return Seeds(found.cka_between_blocks for found in by_seed.values())
+def answer(report, landscapes: dict, nets: dict) -> None:
+    """The question of the beginning, answered by the networks that got to the loss."""
+    text = NO_PAIRS
+    if set(models.TWINS) <= set(landscapes):
+        plain, residual = in_pairs(nets, {n: f.rise("running") for n, f in landscapes.items()})
+        found = {"holds": "More around residual ones.", "does not hold": "More around plain ones."}
+        judged = analysis.verdict(residual, ">", plain)
+        text = ANSWER.format(plain, residual, found.get(judged, "These seeds do not settle it."))
+    report.answer(text, EXPERIMENT)
 
 
 if __name__ == "__main__":

@@ -76,29 +76,29 @@ QUESTION = {  # by lesson: what it asks, and its answer in a line
 }
 QUESTIONS = {  # for the README: claims of the lessons, by question, as they begin
     "What does the arrow do for training?": [
-        "plain: depth 56 has a higher training error",
-        "residual: depth 56 has a training error at most",
+        "plain networks: 56 layers have a higher",
+        "residual networks: 56 layers have at most",
         "4 residual blocks learn to do nothing better",
-        "residual-20 loses less than plain-20",
+        "residual-20 loses less accuracy than plain-20",
     ],
     "Do gradients vanish in plain networks?": [
-        "Plain blocks as PyTorch initialises them",
-        "Plain blocks with batch norm: the gradient explodes",
-        "Residual blocks with batch norm: a power",
+        "plain blocks as PyTorch initialises them",
+        "plain blocks with batch norm: the gradient explodes",
+        "residual blocks with batch norm: a power",
     ],
     "What lets 1,001 layers learn?": [
-        "1,001 layers begin to learn 32 images if no ReLU",
-        "with ReLUs on the path they learn less well",
+        "1,001 layers begin to learn if no ReLU",
+        "with ReLUs on the path 1,001 layers learn less",
         "110 layers without batch norm",
     ],
     "Where should the norm stand in a Transformer?": [
         "near the output of",
-        "at a rate of",
+        "without warm-up pre-norm",
     ],
     "What did we expect, and not find?": [
-        "On 32x32 images",
-        "stopped at equal loss with running BN",
-        "at equal training loss classes are",
+        "on 32x32 images",
+        "with running averages the loss rises less",
+        "half-way through, a linear classifier",
     ],
 }
 LETTERS = "abcdefgh"  # for notes below a table

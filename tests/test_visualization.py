@@ -6,7 +6,7 @@ import json
 from common import UserError, lesson, models, plotting
 from common.analysis.features import Features, Probes, Response
 from common.analysis.gradients import CONDITIONS
-from common.analysis.landscape import STATISTICS, Landscape
+from common.analysis.landscape import STATISTICS, Landscape, epochs_in_words
 from common.training import checkpoints
 
 import numpy as np
@@ -100,7 +100,7 @@ def test_landscapes_can_contradict_the_claims(script, report, rough, smooth):
     steps = np.linspace(-1, 1, 5).tolist()
     figure = plotting.landscape.loss_landscape(found, steps, "")
     panels = [ax.get_title() for ax in figure.axes]
-    assert "1.00 ± 0.00 nats rise" in panels[0 if smooth == "plain" else 1]
+    assert "rises by 1.00 ± 0.00" in panels[0 if smooth == "plain" else 1]
     assert f"{smooth} networks lie in the steeper bowl" in title(figure)
 
 
@@ -117,8 +117,8 @@ def test_networks_that_never_got_there_are_left_out(script, report):
     assert all(finding["verdict"].endswith("of 4 seeds") for finding in report.findings)
     values = {"plain": [0, 1, 2, 4], "residual": [5, 6, 7, 8, 9]}
     assert script.in_pairs(nets, values) == [[0, 1, 2, 4], [5, 6, 7, 9]]
-    assert script.spread([48, None, 60]) == "48 to 60; never (1 of 3)"
-    assert script.spread([None, None]) == "never (2 of 2)"
+    assert epochs_in_words([48, None, 60]) == "48 to 60; never (1 of 3)"
+    assert epochs_in_words([None, None]) == "never (2 of 2)"
 
 
 def test_a_centre_that_is_not_the_loss_fails_the_check(script, report):

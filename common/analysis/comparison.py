@@ -68,6 +68,27 @@ def errors(results: dict[str, list[Measured | None]], split: str) -> dict[str, S
     }
 
 
+def error_table(results: dict[str, list[Measured | None]]) -> list[dict]:
+    """One row a network: both errors, and how many of its trainings diverged."""
+    train, val = errors(results, "train"), errors(results, "val")
+    rows = []
+    for name, runs in results.items():
+        row = {"network": name, "training error": f"{train[name]:.1%}"}
+        rows.append(row | {"validation error": f"{val[name]:.1%}", "diverged": runs.count(None)})
+    return rows
+
+
+def times(logs: Seeds, what: str = "times") -> str:
+    """Ratios, given by their log10, in words: geometric mean and range over seeds."""
+    low, middle, high = (_digits(10**log, 2) for log in (min(logs), logs.mean, max(logs)))
+    return f"{middle} {what} ({low} to {high} by seed)"
+
+
+def _digits(value: float, count: int) -> str:
+    """The number, rounded to so many digits: 2,300 instead of 2.3e+03."""
+    return f"{float(f'{value:.{count}g}'):,g}"
+
+
 def explosion(runs: list[Measured | None], step: int) -> Seeds:
     """By seed: log10 of the gradient behind the first block over that behind the last one."""
     return Seeds.of(runs, lambda run: float(np.subtract(*np.log10(run.gradients[step])[[0, -1]])))
@@ -83,10 +104,10 @@ def gradient_table(twins: dict[str, list[Measured | None]], steps: list[int]) ->
     rows = []
     for step in steps:
         row = {"updates made": step}
-        row["gradients"] = f"{10 ** gradients.log_ratio(*twins.values(), step).mean:.2f}"
-        row["next update"] = f"{gradients.update_ratio(*twins.values(), step):.2f}"
+        row["gradient"] = f"{10 ** gradients.log_ratio(*twins.values(), step).mean:.2f}"
+        row["next step"] = f"{gradients.update_ratio(*twins.values(), step):.2f}"
         for name, runs in twins.items():
-            row[f"{name}: first / last"] = f"{10 ** explosion(runs, step).mean:.3g}"
+            row[f"{name}: first / last"] = _digits(10 ** explosion(runs, step).mean, 3)
         rows.append(row)
     return rows
 

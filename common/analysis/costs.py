@@ -149,6 +149,15 @@ def memory_by_depth(device: str) -> dict[str, dict[int, int]]:
     return memory
 
 
+def memory_table(memory: dict[str, dict[int, int]]) -> list[dict]:
+    """What `memory_by_depth` measured, a row a kind."""
+    return [
+        {"peak memory (MB)": kind}
+        | {f"depth {depth}": f"{size / 1e6:.0f}" for depth, size in by_depth.items()}
+        for kind, by_depth in memory.items()
+    ]
+
+
 def equal_cost_family(device: str) -> dict[str, dict]:
     """The cardinality x width pairs of Xie et al. 2017, table 2, 1x64d to 32x4d: parameters and
     multiply-adds (224x224 pixels) of the network of 50 layers, and seconds of training steps of
@@ -168,6 +177,17 @@ def equal_cost_family(device: str) -> dict[str, dict]:
             family[name]["multiply_adds"] = multiply_adds(network, 3, 224, 224)
         family[name]["seconds"] = seconds[name]
     return family
+
+
+def family_table(family: dict[str, dict]) -> list[dict]:
+    """What `equal_cost_family` counted and timed, a row a network."""
+    rows = []
+    for name, member in family.items():
+        row = {"50 layers": name, "parameters (M)": f"{member['parameters'] / 1e6:.2f}"}
+        row["multiply-adds (G)"] = f"{member['multiply_adds'] / 1e9:.2f}"
+        row["step of one block (ms)"] = f"{1e3 * statistics.median(member['seconds']):.1f}"
+        rows.append(row)
+    return rows
 
 
 def ratio(one: list[float], other: list[float]) -> str:

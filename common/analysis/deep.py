@@ -176,9 +176,10 @@ def summary(title: str, trials: dict[str, Trial], losses: dict[str, list]) -> li
     rows = []
     for name, last in ends(losses).items():
         row = {title: name, "learning rate": f"{trials[name].rate:g}"}
-        row["finite to the end"] = f"{sum(map(math.isfinite, last))} of {len(last)}"
-        row["loss, first step"] = f"{Seeds(run[0] for run in losses[name]):.3g}"
-        rows.append(row | {f"last {WINDOW} steps (nats)": f"{last:.2f}"})
+        diverged = sum(map(math.isnan, last))
+        row["loss, first step"] = f"{Seeds(run[0] for run in losses[name]):,.2f}"
+        row[f"last {WINDOW} steps"] = "diverged" if diverged else f"{last:.2f}"
+        rows.append(row | {"diverged": f"{diverged} of {len(last)}"})
     return rows
 
 
@@ -243,3 +244,27 @@ def transformer_gradients(
                 F.cross_entropy(model(x), y).backward()
                 runs.append([layer.linear2.weight.grad.norm().item() for layer in model.layers])
     return norms
+
+
+def path_table(post: list[list[float]], pre: list[list[float]]) -> list[dict]:
+    """The open share of the paths through one block, a quarter of them, and all, a row each."""
+    longest = len(pre[0])
+    rows = []
+    for n in sorted({1, max(1, longest // 4), longest}):
+        row = {"blocks passed": n}
+        for kind, runs in (("post", post), ("pre", pre)):
+            row[f"open paths, {kind}-activation"] = f"{Seeds(run[n - 1] for run in runs):.1%}"
+        rows.append(row)
+    return rows
+
+
+def flow_table(flow: dict[str, dict[int, list]]) -> list[dict]:
+    """The last layer's gradient in shallow and deep Transformers, and their ratio, a row a kind."""
+    rows = []
+    for kind, by_depth in flow.items():
+        norms = {depth: Seeds(run[-1] for run in runs) for depth, runs in by_depth.items()}
+        few, many = norms.values()
+        row = {"gradient of the last layer": kind}
+        row |= {f"{depth} layers": f"{seeds:.3f}" for depth, seeds in norms.items()}
+        rows.append(row | {"ratio": f"{many.mean / few.mean:.2f}"})
+    return rows

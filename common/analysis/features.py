@@ -17,6 +17,7 @@ import torch.nn as nn
 import torch.nn.functional as F
 
 from .gradients import activations
+from .seeds import Seeds
 
 PROBE_FITTED, PROBE_SCORED, CKA_IMAGES = 2_000, 500, 300  # images, at most
 RIDGE = 1e-3  # of the probes, times the images
@@ -215,6 +216,19 @@ def measure(
     return features
 
 
+def probe_table(features: dict[str, dict[int, Features]]) -> list[dict]:
+    """What `measure` found of probes and similarity, a row a name."""
+    rows = []
+    for name, by_seed in features.items():
+        probes = [found.probes for found in by_seed.values()]
+        row = {"network": name, "from the mean colour": f"{Seeds([probes[0].accuracies[0]]):.1%}"}
+        row["at half depth"] = f"{Seeds(p.half_depth for p in probes):.1%}"
+        row["after the last block"] = f"{Seeds(p.accuracies[-1] for p in probes):.1%}"
+        similar = Seeds(found.cka_between_blocks for found in by_seed.values())
+        rows.append(row | {"similarity of blocks": f"{similar:.2f}"})
+    return rows
+
+
 @torch.no_grad()
 def gates(model: nn.Module, images: torch.Tensor) -> dict[str, torch.Tensor]:
     """Squeeze-and-excitation gates of images (normalised, N 3 H W), by block: N channels.
@@ -245,6 +259,16 @@ def chance_dependence(gates: torch.Tensor, labels: torch.Tensor, rounds: int = 2
     orders = [torch.randperm(len(labels), generator=generator) for _ in range(rounds)]
     permuted = [labels[order.to(labels.device)] for order in orders]
     return statistics.fmean(class_dependence(gates, classes) for classes in permuted)
+
+
+def gate_table(runs: list[dict[str, tuple[float, float]]]) -> list[dict]:
+    """What `gate_dependence` found in several networks, a row a block."""
+    rows = []
+    for block in runs[0]:
+        classes, chance = (Seeds(run[block][i] for run in runs) for i in (0, 1))
+        row = {"block": block, "spread of the gates over classes": f"{classes:.4f}"}
+        rows.append(row | {"with shuffled labels": f"{chance:.4f}"})
+    return rows
 
 
 def gate_dependence(model: nn.Module, images, labels) -> dict[str, tuple[float, float]]:

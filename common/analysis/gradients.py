@@ -249,6 +249,19 @@ def factor_per_layer(norms: list[float]) -> float:
     return math.exp(-slope / 2)  # two convolutions in a block
 
 
+def factor_table(
+    runs: dict[str, list[list[float]]], factors: dict[str, Seeds], theory: dict[str, float]
+) -> list[dict]:
+    """Factors a layer beside theory's, where there are any, and first over last block, by name."""
+    rows = []
+    for key, norms in runs.items():
+        row = {"network": key, "factor a layer": f"{factors[key]:.3f}" if key in factors else ""}
+        row["theory"] = f"{theory[key]:.3f}" if key in theory else ""
+        row["ratio to it"] = f"{factors[key].mean / theory[key]:.3f}" if key in theory else ""
+        rows.append(row | {"first / last block": f"{first_over_last(norms):.2g}"})
+    return rows
+
+
 def fit(norms: list[float], law: str) -> tuple[float, float]:
     """Slope and mean squared error of a line through log(norm), by least squares.
 

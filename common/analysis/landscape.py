@@ -48,6 +48,26 @@ class Landscape:
         means = [float(np.mean(grid)) for grid in self.grids[statistics]]
         return Seeds(a - b for a, b in zip(means, self.centres(statistics), strict=True))
 
+    def rows(self, name: str) -> list[dict]:
+        """What a table says of the networks, a row for each of STATISTICS."""
+        row = {"network": name, "training error": f"{Seeds(self.errors):.1%}"}
+        return [
+            row
+            | {"batch norm's averages": statistics}
+            | {"loss": f"{Seeds(self.centres(statistics)):.3f}"}
+            | {"rise": f"{self.rise(statistics):.3f}"}
+            | {"curves downwards": f"{self.curves_downwards(statistics):.1%}"}
+            for statistics in STATISTICS
+        ]
+
+
+def epochs_in_words(epochs: list[int | None]) -> str:
+    """What `train_to_loss` needed, in one cell: "48 to 60; never (1 of 5)"."""
+    reached = [number for number in epochs if number]
+    never = f"never ({len(epochs) - len(reached)} of {len(epochs)})"
+    parts = [f"{min(reached)} to {max(reached)}"] if reached else []
+    return "; ".join(parts + [never] * (len(reached) < len(epochs)))
+
 
 def train_to_loss(
     twins: dict[str, dict[int, nn.Module]],

@@ -40,7 +40,7 @@ THOUSAND_LAYERS = Published("4.92", "% test error of 1,001 layers on CIFAR-10", 
 THOUSAND_GATED = Published("7.61", "% with ReLUs on the path of 1,001 layers", HE_2016)
 WIDE_AGAINST_DEEP = Published(
     "4.53 against 4.92",
-    "% error, 8.9 M parameters against 10.2 M, whose error is 4.64 in batches of 64",
+    "% error: wide with 8.9 M parameters against deep with 10.2 M, or 4.64 in batches of 64",
     "Zagoruyko & Komodakis 2016, table 5",
 )
 WIDE_IS_FASTER = Published(
@@ -56,8 +56,8 @@ BN_EXPLODES = Published(
     "Yang et al. 2019, theorem 3.10",
 )
 FLATTER = Published(
-    "56", "layers: chaotic without shortcuts, flat with them; here 20", "Li et al. 2018, section 6"
+    "56", "layers: chaotic without shortcuts, flat with them. Ours: 20", "Li et al. 2018, section 6"
 )
 SHALLOW_IS_BENIGN = Published(
-    "20", "layers: no dramatic non-convexity, with or without", "Li et al. 2018, section 6"
+    "20", "layers: hardly non-convex, with or without shortcuts", "Li et al. 2018, section 6"
 )

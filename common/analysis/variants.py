@@ -12,7 +12,7 @@ import torch
 import torch.nn as nn
 
 from . import costs
-from .seeds import Seeds
+from .seeds import Seeds, verdict
 
 
 @dataclass
@@ -74,3 +74,54 @@ def compare(
             ),
         )
     return table, training.by_name(runs, [run.model for run in runs])
+
+
+def cost_table(table: dict[str, Result], rates: dict[str, float]) -> list[dict]:
+    """What networks cost and how accurate they are, a row each."""
+    rows = []
+    for name, result in table.items():
+        row = {"variant": name, "learning rate": f"{rates[name]:g}"}
+        row |= {"parameters": f"{result.parameters:,}"}
+        row["multiply-adds (M)"] = f"{result.multiply_adds / 1e6:.1f}"
+        row["step (ms)"] = f"{result.milliseconds:.0f}"
+        row["peak memory (MB)"] = f"{result.peak / 1e6:.1f}"
+        row["validation accuracy"] = f"{result.validation:.1%}"
+        rows.append(row | {"test accuracy": f"{result.accuracy:.1%}"})
+    return rows
+
+
+def judge(table: dict[str, Result], reference: str) -> dict[str, str]:
+    """Each network's validation accuracy against the reference's, by pairs of seeds."""
+    expected, judged = table[reference].validation, {}
+    for name, result in table.items():
+        pairs = list(zip(result.validation, expected, strict=True))
+        judged[name] = f"unclear: {sum(a > b for a, b in pairs)} of {len(pairs)} better"
+        if verdict(result.validation, ">", expected) == "holds":
+            judged[name] = "better"
+        if verdict(result.validation, "<", expected) == "holds":
+            judged[name] = "worse"
+        if any(map(math.isnan, result.validation)):
+            judged[name] = "diverged"
+    if judged[reference] != "diverged":
+        judged[reference] = ""  # it is not compared with itself
+    return judged
+
+
+def search(builds: dict, rates: tuple, plan: tuple, seeds: range, device: str) -> dict[str, dict]:
+    """Validation loss and accuracy of every network at each of the learning rates; `plan` is the
+    dataset, epochs and batch size of `compare`."""
+    found: dict[str, dict] = {name: {} for name in builds}
+    for rate in rates:
+        table, _ = compare(builds, dict.fromkeys(builds, rate), *plan, seeds, device)
+        for name, result in table.items():
+            found[name][f"{rate:g}"] = {"loss": result.loss, "accuracy": result.validation}
+    return found
+
+
+def rate_table(found: dict[str, dict]) -> list[dict]:
+    """The losses of `search`, a row a network."""
+    return [
+        {"validation loss": name}
+        | {f"rate {rate}": f"{run['loss']:.2f}" for rate, run in by_rate.items()}
+        for name, by_rate in found.items()
+    ]

@@ -14,6 +14,7 @@ from . import style
 
 DEPTHS = list(zip([*style.OTHERS, style.GREY], ["-", "--", "-.", ":"], strict=True))
 GOLD = style.OTHERS[2]
+ARROW = {"plain": "without shortcuts", "residual": "with them"}
 
 
 def training_curves(results: dict[str, list], chance: float, setup: str):
@@ -26,14 +27,14 @@ def training_curves(results: dict[str, list], chance: float, setup: str):
     depths = sorted({int(name.split("-")[1]) for name in results})
     deep = [finished[f"{kind}-{depths[-1]}"] for kind in style.TWINS]
     after = [100 * np.mean([run.train_error for run in runs] or np.nan) for runs in deep]
-    title = f"Training error of {depths[-1]} layers: {after[0]:.1f} % without shortcuts, "
-    title += f"{after[1]:.1f} % with them"
-    subtitle = f"{setup} and range. Dots: at the end, without augmentation"
+    title = f"Without shortcuts {depths[-1]} layers get {after[0]:.1f} % of their training images "
+    title += f"wrong, with shortcuts {after[1]:.1f} %"
+    subtitle = f"{setup} and range. Dots: after training, each image as it is"
     figure, axes = style.new_figure(title, subtitle, 11, 4.8, ncols=2, sharey=True)
     looks = dict(zip(depths, itertools.cycle(DEPTHS)))
     labels = []
     for ax, kind in zip(axes, style.TWINS, strict=True):
-        labels.append([(100 * chance, "chance", style.GREY)])
+        labels.append([(100 * chance, "guessing", style.GREY)])
         ax.axhline(100 * chance, color=style.GREY, linewidth=1)
         for depth, look in looks.items():
             runs = finished[f"{kind}-{depth}"]
@@ -55,17 +56,16 @@ def training_curves(results: dict[str, list], chance: float, setup: str):
 
 
 def rate_curves(grid: dict[str, dict], setup: str):
-    """Training error against the peak learning rate, each network's best rate marked.
+    """Training error against the peak learning rate, the best by validation error marked.
 
     `grid` as in `analysis.rates`, for names like plain-20.
     """
     best = {name: rates.best(by_rate) for name, by_rate in grid.items()}
     at_best = {n: 100 * statistics.fmean(grid[n][rate]["train"]) for n, rate in best.items()}
     deepest = max(int(name.split("-")[1]) for name in grid)
-    deep = (f"{kind}-{deepest}" for kind in style.TWINS)
-    title = "Training error at the best learning rate: "
-    title += ", ".join(f"{name} {at_best[name]:.1f} %" for name in deep)
-    subtitle = f"{setup} and range. Disks: best by validation"
+    title = f"{deepest} layers, each at the rate of its lowest validation error: training error "
+    title += ", ".join(f"{at_best[f'{kind}-{deepest}']:.1f} % {how}" for kind, how in ARROW.items())
+    subtitle = f"{setup} and range. Disks: each network's rate of the lowest validation error"
     figure, ax = style.new_figure(title, subtitle, 10, 5)
     ax.set_xscale("log", base=2)
     labels = []
@@ -99,13 +99,13 @@ def lesion_curves(lesions: dict, chance: float, setup: str):
         kind: 100 * np.mean([lost_share(run, chance) for run in lesions[f"{kind}-{depths[0]}"]])
         for kind in style.TWINS
     }
-    title = f"Without one block plain-{depths[0]} loses {lost['plain']:.0f} % of its accuracy "
-    title += f"above chance, residual-{depths[0]} {lost['residual']:.0f} %"
-    subtitle = f"{setup} and range. Dotted: the resolution changes"
+    title = f"Without one block plain-{depths[0]} loses {lost['plain']:.0f} % of what it had above "
+    title += f"guessing, residual-{depths[0]} {lost['residual']:.0f} %"
+    subtitle = f"{setup} and range. Dotted: where the resolution halves"
     figure, axes = style.new_figure(title, subtitle, 11, 4.8, ncols=2, sharey=True)
     labels = []
     for ax, depth in zip(axes, depths, strict=True):
-        blocks, ends = (depth - 2) // 2, [(100 * chance, "chance", style.GREY)]
+        blocks, ends = (depth - 2) // 2, [(100 * chance, "guessing", style.GREY)]
         for kind, look in style.TWINS.items():
             runs = 100 * np.array(lesions[f"{kind}-{depth}"])
             ends.append((style.band(ax, range(1, blocks + 1), runs[:, 1:], look), kind, look[0]))
@@ -152,10 +152,10 @@ def deep_training(losses: dict, paths: dict, layers: int, chance: float, setup: 
     seed, NaN at the end where a run diverged; `paths`, for pre and post, the shares over 1, 2 ...
     blocks by seed; `chance` is the loss of guessing (nats).
     """
-    title = f"{layers:,} layers, pre-activation: the loss {_course(losses['pre-activation'])}; "
-    title += f"plain: it {_course(losses['plain'])}"
+    title = f"{layers:,} layers: with pre-activation the loss {_course(losses['pre-activation'])}, "
+    title += f"without shortcuts it {_course(losses['plain'])}"
     subtitle = f"Left: {setup}, the same at every step; mean, and thin lines for seeds. Right: "
-    subtitle += "16 channels, untrained, paths from the stem on; mean and range over seeds"
+    subtitle += "untrained blocks of 16 channels; mean and range over seeds"
     figure, axes = style.new_figure(title, subtitle, 11, 4.8, ncols=2)
     looks = {"pre-activation": (style.RESIDUAL, "-"), "plain": (style.PLAIN, "--")}
     looks |= {"post-activation": (style.OTHERS[0], "-."), "post, last gamma 0": (GOLD, ":")}
@@ -165,7 +165,7 @@ def deep_training(losses: dict, paths: dict, layers: int, chance: float, setup: 
         look, runs = looks[f"{kind}-activation"], 100 * np.array(paths[kind])
         index = range(1, runs.shape[1] + 1)
         labels.append((style.band(axes[1], index, runs, look), f"{kind}-activation", look[0]))
-    axes[1].set(xlabel="blocks that the path leads through", ylabel="open identity paths (%)")
+    axes[1].set(xlabel="blocks passed", ylabel="open paths of x (%)")
     axes[1].set(ylim=(0, 105), xlim=(1, runs.shape[1]))
     style.label_ends(axes[1], labels)
     return figure
@@ -178,8 +178,8 @@ def transformer(gradients: dict, losses: dict, chance: float, setup: str):
     by the names of `analysis.deep.transformers`; `chance` is the loss of guessing (nats).
     """
     last = {kind: np.mean([run[-1] for run in runs]) for kind, runs in gradients.items()}
-    title = f"In the last layer post-norm starts with {last['post-norm'] / last['pre-norm']:.1f} "
-    title += "times pre-norm's gradient"
+    title = f"Post-norm starts with {last['post-norm'] / last['pre-norm']:.1f} times pre-norm's "
+    title += "gradient in the last layer"
     subtitle = (
         f"{len(gradients['pre-norm'][0])} layers, {setup}. Left: at initialisation, mean and "
     )
@@ -193,7 +193,7 @@ def transformer(gradients: dict, losses: dict, chance: float, setup: str):
         end = style.band(axes[0], index, runs, looks[kind])
         labels.append((end, kind, looks[kind][0]))
     axes[0].set(xlabel="layer (1 is next to the input)", xlim=(1, len(runs[0])))
-    axes[0].set_ylabel("gradient norm, weights of linear2")
+    axes[0].set_ylabel("gradient of the layer's last weights")
     axes[0].set_ylim(bottom=0)
     style.label_ends(axes[0], labels)
     _losses(axes[1], losses, looks, chance)
@@ -202,7 +202,7 @@ def transformer(gradients: dict, losses: dict, chance: float, setup: str):
 
 def _losses(ax, losses: dict[str, list], looks: dict[str, tuple[str, str]], chance: float) -> None:
     """Training loss by step: a thin line a seed, a thick one for the mean while all are finite."""
-    labels = [(chance, "chance", style.GREY)]
+    labels = [(chance, "guessing", style.GREY)]
     for name, runs in losses.items():
         colour, dash = looks[name]
         for run in runs:
@@ -212,11 +212,11 @@ def _losses(ax, losses: dict[str, list], looks: dict[str, tuple[str, str]], chan
         ax.plot(range(1, len(mean) + 1), mean, dash, color=colour, linewidth=2)
         if _diverged(runs):
             ax.plot(len(mean), mean[-1], "X", color=colour, markersize=10)
-        text = f"{name}: NaN at the cross" if _diverged(runs) else name
+        text = f"{name}: diverged at the cross" if _diverged(runs) else name
         labels.append((mean[-1], text, colour))
     ax.axhline(chance, color=style.GREY, linewidth=1)
     highest = max(chance, *(loss for runs in losses.values() for run in runs for loss in run[:1]))
-    ax.set(xlabel="step", ylabel="training loss (nats)", ylim=(0, 1.3 * highest))
+    ax.set(xlabel="step", ylabel="training loss", ylim=(0, 1.3 * highest))
     ax.margins(x=0.02)
     style.label_ends(ax, labels)
 
@@ -229,7 +229,7 @@ def _diverged(runs: list[list[float]]) -> bool:
 def _course(runs: list[list[float]]) -> str:
     """What became of the loss, in words."""
     if _diverged(runs):
-        return f"is NaN after step {min(sum(map(math.isfinite, run)) for run in runs)}"
+        return f"diverges after step {min(sum(map(math.isfinite, run)) for run in runs)}"
     first, last = (np.mean([run[i] for run in runs]) for i in (0, -1))
     return f"goes from {first:.2f} to {last:.2f}"
 
@@ -247,10 +247,9 @@ def trade_off(table: dict, reference: str, setup: str):
     step = {name: costs.milliseconds for name, costs in table.items()}
     best = max(table, key=lambda name: table[name].validation.mean)  # the test only reports
     cheapest = min(step, key=step.get)
-    beside = f" ({reference}: {mean[reference]:.0f} %)" if reference in mean else ""
-    title = f"Best on validation: {best}, {mean[best]:.0f} %{beside}; fastest step: {cheapest}"
-    title += "" if best == cheapest else f", {mean[cheapest]:.0f} %"
-    setup += ". Area: parameters; bars: standard deviation over seeds; blue: the reference"
+    title = f"Best on validation images: {best} ({mean[best]:.0f} % on the test). "
+    title += f"Fastest: {cheapest} ({mean[cheapest]:.0f} %)"
+    setup += ". Area: parameters. Bars: standard deviation over seeds. Blue: the reference"
     figure, ax = style.new_figure(title, setup, 9, 5.2)
     largest = max(costs.parameters for costs in table.values())
     for name, costs in table.items():
@@ -264,7 +263,7 @@ def trade_off(table: dict, reference: str, setup: str):
         place = {"textcoords": "offset points", "size": 10, "ha": "right" if left else "left"}
         text = ax.annotate(name, (x, y), (-12 if left else 12, 6), **place)
         text.set_path_effects([patheffects.withStroke(linewidth=3, foreground="white")])
-    ax.set(xlabel="training time: milliseconds a step, one core; all take as many steps")
+    ax.set(xlabel="milliseconds for a training step on one core; all take as many steps")
     ax.set(ylabel="test accuracy (%)")
     ax.margins(0.15)
     return figure

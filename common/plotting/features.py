@@ -27,13 +27,13 @@ def feature_evolution(image, classes: list[str], features: dict[str, dict], setu
     """
     halves = {n: np.mean([f.probes.half_depth for f in by.values()]) for n, by in features.items()}
     parts = [f"{name} {100 * share:.0f} %" for name, share in halves.items()]
-    title = f"Images whose class a linear probe reads at half depth: {', '.join(parts)}"
+    title = f"Images that a linear classifier gets right at half depth: {', '.join(parts)}"
     first = {name: next(iter(by_seed.values())) for name, by_seed in features.items()}
     count = len(features)
     columns = 1 + max(len(f.response.channels) for f in first.values())
     size = max(12, 2.2 * columns, 4 * count + 4), 2.4 * count + 5.2
     networks = max(map(len, features.values()))
-    subtitle = "Four strongest channels a stage; linear probes on pooled features, "
+    subtitle = "Four strongest channels a stage. Linear classifiers on each block's mean channels, "
     subtitle += f"mean and range of {networks} networks" if networks > 1 else "standard error"
     figure = style.titled(title, f"{subtitle}. {setup}", *size)
     upper, lower = figure.add_gridspec(2, 1, height_ratios=[2.2 * count, 4.0])
@@ -78,7 +78,7 @@ def _probe_curves(ax, features: dict[str, dict]) -> None:
         end = style.band(ax, range(runs.shape[1]), runs, styles[name])
         ends.append((end, name, styles[name][0]))
     ax.set(xlim=(0, max(line.get_xdata()[-1] for line in ax.lines)))
-    ax.set(xlabel="block (0: the image's mean colour)", ylabel="linear probe, accuracy (%)")
+    ax.set(xlabel="block (0: the image's mean colour)", ylabel="linear classifier, accuracy (%)")
     ax.xaxis.get_major_locator().set_params(integer=True)
     style.label_ends(ax, ends, 0.07)
 
@@ -86,7 +86,7 @@ def _probe_curves(ax, features: dict[str, dict]) -> None:
 def _similarity_map(ax, cka: list, colour_bar: bool) -> None:
     """CKA of all pairs of blocks, mean over networks."""
     mean = torch.tensor(cka, dtype=torch.float64).nanmean(dim=0).numpy()
-    key = {"label": "debiased linear CKA", "shrink": 0.8}
+    key = {"label": "similarity (debiased linear CKA)", "shrink": 0.8}
     scale = {"vmin": 0, "vmax": 1, "cmap": "cividis", "square": True, "cbar_kws": key}
     seaborn.heatmap(mean, ax=ax, cbar=colour_bar, **scale)
     ticks = np.arange(0, len(mean), max(1, len(mean) // 6))

@@ -46,8 +46,8 @@ def gradient_flow(start: dict, trained: dict, setup: str):
     alone. The title says by what factor the ends differ with batch norm.
     """
     plain, residual = (first_over_last(start[kind, "BN"]) for kind in style.TWINS)
-    title = f"With BN a fresh plain network's gradient is {plain:.2g} times as large at the first "
-    title += f"block as at the last, a residual one's {residual:.2g} times"
+    title = f"Untrained, with batch norm, a plain network's gradient is {plain:.2g} times as large "
+    title += f"at the first block as at the last, a residual one's {residual:.2g} times"
     figure, axes = style.new_figure(title, setup, 12, 8, nrows=2, ncols=2)
     panels = {c: {kind: start[kind, c] for kind in style.TWINS} for c in CONDITIONS}
     panels["BN, after training"] = trained

@@ -19,8 +19,8 @@ def loss_landscape(landscapes: dict[str, Landscape], steps: list[float], setup: 
     """
     title = _rises({name: landscape.rise("running").mean for name, landscape in landscapes.items()})
     count = max(len(landscape.losses) for landscape in landscapes.values())
-    subtitle = f"{len(steps)}x{len(steps)} points; rise: mean of the plane above its middle"
-    subtitle += f", mean ± deviation of {count} networks, the first is drawn" * (count > 1)
+    subtitle = f"{len(steps)}x{len(steps)} points. Rise: mean of the plane above its middle"
+    subtitle += f", mean ± deviation of {count} networks; the first is drawn" * (count > 1)
     size = max(8, 1.4 + 4.5 * len(landscapes)), 0.9 + 4.2 * len(STATISTICS)
     layout = {"nrows": len(STATISTICS), "ncols": len(landscapes), "sharex": True, "sharey": True}
     figure, axes = style.new_figure(title, f"{subtitle}. {setup}", *size, squeeze=False, **layout)
@@ -32,14 +32,15 @@ def loss_landscape(landscapes: dict[str, Landscape], steps: list[float], setup: 
             lines = ax.contour(steps, steps, grid, colors="white", linewidths=0.7, **scale)
             ax.clabel(lines, fmt="%.3g", fontsize=8)
             ax.plot(0, 0, "+", color="white", markersize=10, markeredgewidth=2)
-            text = f"{name}, {statistics} BN statistics\n{landscape.rise(statistics):.2f} nats rise"
+            text = f"{name}, {statistics} averages of batch norm\n"
+            text += f"the loss rises by {landscape.rise(statistics):.2f}"
             ax.set_title(text, fontsize=10)
             ax.set(aspect="equal")
         row[0].set_ylabel("second direction")
     for ax in axes[-1]:
         ax.set_xlabel("first direction (1: every filter's own norm)")
     bar = figure.colorbar(filled, ax=axes, shrink=0.7, ticks=ticks, format="%.3g")
-    bar.set_label("loss (nats), one scale for all panels")
+    bar.set_label("loss, one scale for all panels")
     return figure
 
 
@@ -48,11 +49,9 @@ def _rises(rises: dict[str, float]) -> str:
     if set(rises) == set(style.TWINS):
         less, more = sorted(rises, key=rises.get)
         title = f"Stopped at equal loss, {more} networks lie in the steeper bowl: around them the "
-        return (
-            title + f"loss rises by {rises[more]:.2f} nats, around {less} ones by {rises[less]:.2f}"
-        )
+        return title + f"loss rises by {rises[more]:.2f}, around {less} ones by {rises[less]:.2f}"
     parts = [f"{name} {rise:.2f}" for name, rise in rises.items()]
-    return f"Around the weights the loss rises, in nats: {', '.join(parts)}"
+    return f"How much the loss rises around the weights: {', '.join(parts)}"
 
 
 def _colour_scale(grids: list[list[list[float]]]) -> tuple[dict, list[float]]:

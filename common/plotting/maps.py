@@ -20,7 +20,7 @@ def gradient_maps(results: dict[str, list], late: int, setup: str):
     (one, above), (other, below) = maps.items()
     steps = next(list(run.gradients) for run in results[one] if run)
     ratios = 10 ** (above.mean(axis=0) - below.mean(axis=0))  # one a step
-    title = f"{one}'s gradients: {ratios[0]:.1f} times {other}'s at the start, "
+    title = f"{one}'s gradient is {ratios[0]:.1f} times as large as {other}'s at the start, "
     title += f"{ratios[steps.index(late)]:.1f} times after {late} updates"
     scale = {
         "vmin": min(m.min() for m in maps.values()),
@@ -28,7 +28,7 @@ def gradient_maps(results: dict[str, list], late: int, setup: str):
     }
     figure, axes = style.new_figure(title, setup, 10, 6, ncols=len(maps), sharey=True)
     for ax, (name, values) in zip(axes, maps.items(), strict=True):
-        key = {"label": "log10 of the activation gradient's norm"} if ax is axes[-1] else None
+        key = {"label": "gradient behind the block: log10 of its norm"} if ax is axes[-1] else None
         options = {
             "cmap": "cividis",
             "xticklabels": steps,
