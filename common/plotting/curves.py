@@ -63,10 +63,10 @@ def rate_curves(grid: dict[str, dict], setup: str):
     best = {name: rates.best(by_rate) for name, by_rate in grid.items()}
     at_best = {n: 100 * statistics.fmean(grid[n][rate]["train"]) for n, rate in best.items()}
     deepest = max(int(name.split("-")[1]) for name in grid)
-    title = f"{deepest} layers, each at the rate of its lowest validation error: training error "
+    title = f"{deepest} layers: training error "
     title += ", ".join(f"{at_best[f'{kind}-{deepest}']:.1f} % {how}" for kind, how in ARROW.items())
-    subtitle = f"{setup} and range. Disks: each network's rate of the lowest validation error"
-    figure, ax = style.new_figure(title, subtitle, 10, 5)
+    subtitle = f"{setup} and range. Disks, and title: at the rate of the lowest validation error"
+    figure, ax = style.new_figure(title, subtitle, 7, 4.6)
     ax.set_xscale("log", base=2)
     labels = []
     for name, by_rate in grid.items():
