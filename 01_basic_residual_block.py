@@ -326,10 +326,10 @@ def claim_course(report, factors: dict[tuple[str, str], Seeds], outputs: dict) -
     """Which gradients vanish, which explode, and which grow less."""
     claim = "plain blocks as PyTorch initialises them, no batch norm: the gradient vanishes"
     factor, source = factors["plain", DEFAULT], PREDICTED[DEFAULT]
-    report.claim(claim, factor, "<", 1.0, source, "{:.3f} a layer")
+    report.claim(claim, factor, "<", 1.0, source, "times {:.3f} a layer")
     claim = "plain blocks with batch norm: the gradient explodes. It does not vanish"
     factor, source = factors["plain", BN], PREDICTED[BN]
-    report.claim(claim, factor, ">", 1.0, source, "{:.3f} a layer")
+    report.claim(claim, factor, ">", 1.0, source, "times {:.3f} a layer")
     claim = "with batch norm, the gradient grows less with shortcuts than without"
     plain, residual = (Seeds.of(outputs[kind, BN], gradients.ends) for kind in models.TWINS)
     source = "Yang et al. 2019; De & Smith 2020"
@@ -371,7 +371,7 @@ def claim_weights(report, outputs: dict, weights: dict) -> None:
     report.claim(claim, of_x, ">", of_w, source, "first / last block: x{:.2g} against x{:.2g}")
     claim = "plain blocks with batch norm: measured against the weights it explodes, too"
     factor = Seeds.of(weights["plain", BN], factor_per_layer)
-    report.claim(claim, factor, ">", 1.0, "Yang et al. 2019", "{:.3f} a layer")
+    report.claim(claim, factor, ">", 1.0, "Yang et al. 2019", "times {:.3f} a layer")
     for key in (("plain", DEFAULT), ("residual", NO_NORM)):
         middle = statistics.median(itertools.chain(*weights[key]))
         report.say(f"{', '.join(key)}: the median of |g|/|w| over all blocks is {middle:.0e}.")

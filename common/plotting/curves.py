@@ -137,8 +137,8 @@ def epochs(rows: list[dict], what: str, subtitle: str, accuracy: float):
             values = [scale * row[f"{split}_{quantity}"] for row in rows]
             ax.plot(epochs, values, dash, color=colour, marker="o", markersize=4)
             ends.append((values[-1], {"train": "training", "val": "validation"}[split], colour))
-        ax.set(xlabel="epoch", xlim=(min(epochs) - 0.2, max(epochs)))
-        ax.xaxis.get_major_locator().set_params(integer=True)
+        ax.set(xlabel="epoch", xlim=(min(epochs) - 0.2, max(epochs) + 0.2))
+        ax.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
         style.label_ends(ax, ends)
     axes[0].set_ylabel("mean cross-entropy (nats)")
     axes[1].set_ylabel("accuracy (%)")
