@@ -290,7 +290,7 @@ def judge_rates(report, grid: dict, shallow: int, deep: int, setup: str) -> None
     report.table(rates.table(grid))
     report.say("Training error at each peak learning rate. *: the lowest validation error.")
     edge = ", ".join(name for name, by_rate in grid.items() if rates.at_edge(by_rate))
-    report.say(f"Lowest at the edge, so that a better rate may lie beyond: {edge or 'none'}.")
+    report.say(f"Their best rate is at the edge, a better one may lie beyond: {edge or 'none'}.")
     for factor, where in rates.FACTORS.items():
         errors = rates.around_best(grid, factor)
         if missing := ", ".join(name for name, seeds in errors.items() if seeds is None):

@@ -16,6 +16,7 @@ outputs/04_residual_variants/.
 
     python 04_residual_variants.py --rates
     python 04_residual_variants.py --data-dir DIR --images 10000 --epochs 4
+The first tries learning rates for every variant. The second takes your own images.
 """
 
 import math
@@ -40,10 +41,10 @@ SETTINGS = {  # name: (value, value with --quick; None leaves it as it is)
     "images": (2400, 600),
     "batch_size": (48, None),
     "lr": (None, None, lesson.rate, "peak learning rate of all variants (default: its own each)"),
-    "layers": (1001, 29, lesson.positive, "of the deepest network, 9n + 2"),
-    "bare_layers": (110, 14, lesson.positive, "of the network without batch norm, 6n + 2"),
-    "transformer_layers": (24, 4, lesson.positive, "of the Transformer, 4 or more"),
-    "blocks": (64, 4, lesson.positive, "that the longest identity path leads through"),
+    "layers": (1001, 29, lesson.positive, "layers of the deepest network, 9n + 2"),
+    "bare_layers": (110, 14, lesson.positive, "layers of the network without batch norm, 6n + 2"),
+    "transformer_layers": (24, 4, lesson.positive, "layers of the Transformer, 4 or more"),
+    "blocks": (64, 4, lesson.positive, "blocks that the longest path of x leads through"),
 }
 LEARNT = 1.8  # a loss well below that of guessing, which is log 10 = 2.30 for ten classes
 RATES = (0.05, 0.1, 0.2, 0.4, 0.8)  # that --rates tries
