@@ -39,19 +39,29 @@ BLOCKS = {"plain": PlainBlock, "residual": BasicBlock, "SkipInit": SkipInitBlock
 DEFAULT, NO_NORM, BN = CONDITIONS  # the last two with Kaiming's initial values
 TOWERS = [*((kind, condition) for kind in models.TWINS for condition in CONDITIONS)]
 TOWERS += [("SkipInit", NO_NORM)]
+QUESTION = """\
+Stack {} plain blocks with batch norm. Send a gradient back from the last block to the first. Does
+it vanish, stay as it is, or explode? And with a shortcut around each block?"""
+ANSWER = """\
+The gradient behind the first block is {:.2g} times that behind the last one without shortcuts, and
+{:.2g} times with them. Far below 1 it has vanished. Far above 1 it has exploded."""
+EXPERIMENT = """\
+python 01_basic_residual_block.py --blocks 128 has twice as many blocks. What becomes of the two
+numbers?"""
 MEMORY = "memory: 1.2 GB, and 3 MB more for each block and core"
 WHY_A_POWER = """\
-residual, BN: the gradient at block l goes as l ** {:.2f}. Behind BN every F(x) has
-one size, so that the variance of x grows in proportion to l, x as its root (De & Smith 2020).
-Block l changes less and less of x, and multiplies the gradient by about 1 + c/l: together a power
-law, l ** -c. Such a network has no factor a layer: the mean one falls with every block added."""
+residual, BN: the gradient at block l goes as l ** {:.2f}. Why a power? Behind batch norm every F(x)
+has one size. So the variance of x grows in proportion to l (De & Smith 2020). A late block changes
+only a small part of a large x. It multiplies the gradient by about 1 + c/l. The product of all
+these is a power law, l ** -c. Such a network has no fixed factor a layer."""
 CLOSING_WORDS = """
-Batch norm is not the only remedy: Fixup (Zhang et al. 2019, arXiv:1901.09321) and ReZero
-(Bachlechner et al. 2020, arXiv:2003.04887) do without it, too. Nor is the shortcut: plain networks
-train deep from delta-orthogonal initial values (Xiao et al. 2018, arXiv:1806.05393), and with an
-identity inside the weights (DiracNets, Zagoruyko & Komodakis 2017, arXiv:1706.00388). And norms are
-not all: in plain networks the gradients of neighbouring inputs also become unlike ("shattered
-gradients", Balduzzi et al. 2017, arXiv:1702.08591)."""
+Batch norm is not the only remedy. Fixup (Zhang et al. 2019, arXiv:1901.09321) and ReZero
+(Bachlechner et al. 2020, arXiv:2003.04887) do without it, too. The shortcut is not the only one,
+either. Plain networks train deep from delta-orthogonal initial values (Xiao et al. 2018,
+arXiv:1806.05393), and with an identity inside the weights (DiracNets, Zagoruyko & Komodakis 2017,
+arXiv:1706.00388). The size of a gradient is not all that counts. In plain networks the gradients of
+neighbouring inputs also become unlike: "shattered gradients" (Balduzzi et al. 2017,
+arXiv:1702.08591)."""
 SETTINGS = {  # name: (value, value with --quick, type, meaning)
     "seeds": (5, 2, lesson.several, "fresh networks of each kind, 2 or more; claims need 5"),
     "blocks": (64, 8, lesson.several, f"of the towers measured, 2 or more; {MEMORY}"),
@@ -65,6 +75,7 @@ def main(argv: list[str] | None = None) -> dict:
     torch.manual_seed(args.seed)
     images = data.load(args.data, args.data_dir, args.data_url, size=IMAGE_SIZE, limit=IMAGES)
     report = lesson.Report(__file__, args, images.name, images.why)
+    report.ask(QUESTION.format(args.blocks))
     measured = {}
 
     report.section("1. A residual block by hand equals the class")
@@ -103,7 +114,11 @@ def main(argv: list[str] | None = None) -> dict:
     # x can be added to F(x) only in F(x)'s shape, and the paper knows three ways to get it there.
     measured["shortcuts"] = shape_changes()
     report.table(measured["shortcuts"])
-    report.say(f"8 channels into a block for 16: {error_of_a_mismatch()[:75]}...")
+    report.say(
+        "A adds zero channels. B and C have a 1x1 convolution on the shortcut, C everywhere."
+    )
+    report.say("Give 8 channels to a block for 16, and PyTorch refuses, as it should:")
+    report.say(error_of_a_mismatch())
 
     report.section("7. Gradient flow with depth: vanishing and exploding are different diseases")
     # One block changes little. A tower of many shows what the change grows to, layer by layer.
@@ -114,9 +129,14 @@ def main(argv: list[str] | None = None) -> dict:
     weights = {key: [run.weights for run in runs] for key, runs in towers.items()}
     factors = {key: Seeds.of(runs, factor_per_layer) for key, runs in outputs.items()}
     exponents = {key: Seeds.of(runs, exponent) for key, runs in outputs.items()}
+    report.say(
+        f"Towers of {args.blocks} blocks, not trained yet. The gradient comes from the last block."
+    )
+    report.say("first / last: its size behind the first block over that behind the last block.")
     report.table(flow_table(outputs, weights))
-    report.say("l: a block's number, 1 next to the input. |g|/|w|: see section 8.")
+    report.say("x0.4 a layer: each layer leaves 0.4 of the gradient. l: a block's number, from 1.")
     report.say(f"Level: first and last block differ by less than a factor of {gradients.LEVEL}.")
+    report.say("|g|/|w|: the size of a layer's gradient over that of its weights, see section 8.")
     claim_course(report, factors, outputs)
     claim_laws(report, outputs)
     compare_with_theory(report, factors, 2 * args.blocks - 2)
@@ -134,6 +154,8 @@ def main(argv: list[str] | None = None) -> dict:
     for name, results in (("factor_per_layer", factors), ("exponent", exponents)):
         measured[name] = {", ".join(key): values for key, values in results.items()}
     measured["gradients"] = {", ".join(key): runs for key, runs in towers.items()}
+    ends = [Seeds.of(outputs[kind, BN], gradients.ends).mean for kind in models.TWINS]
+    report.answer(ANSWER.format(*ends), EXPERIMENT)
     return report.save(measured)
 
 
@@ -196,7 +218,7 @@ def do_nothing(report, seeds: range) -> dict[str, dict[int, Seeds]]:
     rows = [{"blocks": n} | {kind: f"{errors[kind][n]:.3f}" for kind in kinds} for n in NOTHING]
     report.table(rows)
     report.say(f"Squared error after {NOTHING_STEPS} steps, as a share of the input's variance.")
-    report.say("0: the output is the input. 1: no better than a constant.")
+    report.say("0: the output is the input. 1: no better than a grey image.")
     last = NOTHING[-1]
     claim = f"{last} residual blocks learn to do nothing better than {last} plain ones"
     source = "the guess of He et al. 2015, section 3.1: the identity is hard to learn for layers"
@@ -242,8 +264,10 @@ def plus_one(report) -> float:
     closed = 1 - is_open.double().mean().item()
     report.say(f"That ReLU closes {100 * closed:.0f} % of the rows here: the path")
     report.say("through the block is a clean identity only before it.")
-    report.say("Over many blocks the derivative is a product of such (J + I). It is near the")
-    report.say("identity where every J is small, and only there: see the towers of section 7.")
+    report.say(
+        "Over many blocks the derivative is a product of such (J + I), with J = dF/dx. It is"
+    )
+    report.say("near the identity only where every J is small. Section 7 shows both cases.")
     return deviation
 
 
@@ -300,28 +324,28 @@ def flow_table(outputs: dict, weights: dict) -> list[dict]:
 
 def claim_course(report, factors: dict[tuple[str, str], Seeds], outputs: dict) -> None:
     """Which gradients vanish, which explode, and which grow less."""
-    claim = "plain, PyTorch's default init, no BN: the gradient vanishes towards the input"
+    claim = "plain blocks as PyTorch initialises them, no batch norm: the gradient vanishes"
     factor, source = factors["plain", DEFAULT], PREDICTED[DEFAULT]
     report.claim(claim, factor, "<", 1.0, source, "{:.3f} a layer")
-    claim = "plain, BN: the gradient explodes towards the input; it does not vanish"
+    claim = "plain blocks with batch norm: the gradient explodes. It does not vanish"
     factor, source = factors["plain", BN], PREDICTED[BN]
     report.claim(claim, factor, ">", 1.0, source, "{:.3f} a layer")
-    claim = "BN: from the last block to the first it grows less with the shortcut than without"
+    claim = "with batch norm, the gradient grows less with shortcuts than without"
     plain, residual = (Seeds.of(outputs[kind, BN], gradients.ends) for kind in models.TWINS)
     source = "Yang et al. 2019; De & Smith 2020"
-    report.claim(claim, residual, "<", plain, source, "x{:.2g} against x{:.2g}")
+    report.claim(claim, residual, "<", plain, source, "x{:.2g} against x{:.2g} from last to first")
 
 
 def claim_laws(report, outputs: dict[tuple[str, str], list]) -> None:
     """By which law the gradients of networks with batch norm grow."""
     # An exponential is a straight line over the block's number, a power law over its logarithm.
-    measured = "mean squared error of log(gradient) {:.3f} against {:.3f}"
+    measured = "misfit {:.3f} against {:.3f} (mean square, of log(gradient))"
     power = partial(gradients.misfit, law="power law")
     exponential = partial(gradients.misfit, law="exponential")
-    claim = "plain, BN: the gradient's growth is nearer to an exponential than to a power law"
+    claim = "plain blocks with batch norm: a factor per layer fits better than a power of depth"
     left, right = (Seeds.of(outputs["plain", BN], law) for law in (exponential, power))
     report.claim(claim, left, "<", right, "Yang et al. 2019", measured)
-    claim = "residual, BN: the gradient's growth is nearer to a power law than to an exponential"
+    claim = "residual blocks with batch norm: a power of depth fits better than a factor per layer"
     left, right = (Seeds.of(outputs["residual", BN], law) for law in (power, exponential))
     source = "the variance of x grows linearly with depth: De & Smith 2020"
     report.claim(claim, left, "<", right, source, measured)
@@ -340,19 +364,19 @@ def compare_with_theory(report, factors: dict[tuple[str, str], Seeds], layers: i
 
 def claim_weights(report, outputs: dict, weights: dict) -> None:
     """Whether an explosion at the outputs is one of the weights' gradients, too."""
-    claim = "residual, no BN, Kaiming: x's gradient grows more than the weights' relative one"
+    claim = "residual, no batch norm: the gradient grows more at the outputs than at the weights"
     of_x = Seeds.of(outputs["residual", NO_NORM], gradients.ends)
     of_w = Seeds.of(weights["residual", NO_NORM], gradients.ends)
     source = "the weights' gradient is a product of x, which grows, and x's gradient, which shrinks"
-    report.claim(claim, of_x, ">", of_w, source, "first / last block x{:.2g} against x{:.2g}")
-    claim = "plain, BN: relative to the weights the gradient explodes, too"
+    report.claim(claim, of_x, ">", of_w, source, "first / last block: x{:.2g} against x{:.2g}")
+    claim = "plain blocks with batch norm: measured against the weights it explodes, too"
     factor = Seeds.of(weights["plain", BN], factor_per_layer)
     report.claim(claim, factor, ">", 1.0, "Yang et al. 2019", "{:.3f} a layer")
     for key in (("plain", DEFAULT), ("residual", NO_NORM)):
         middle = statistics.median(itertools.chain(*weights[key]))
         report.say(f"{', '.join(key)}: the median of |g|/|w| over all blocks is {middle:.0e}.")
-    report.say("So a level course is not enough. A step of size lr moves weights by lr |g|/|w| of")
-    report.say("their size: that must be small, but not nothing, and in every block.")
+    report.say("So a level gradient is not enough. A step at learning rate lr moves the weights by")
+    report.say("lr |g|/|w| of their size. That has to be small, but not nothing, in every block.")
 
 
 def say_skipinit(report, runs: list[gradients.BlockGradients]) -> None:
@@ -365,9 +389,9 @@ def say_skipinit(report, runs: list[gradients.BlockGradients]) -> None:
     report.check("the first gradient of all weights is zero", still)
     sizes = [[abs(gradient) for gradient in run.scalars] for run in runs]
     spread = [f"{max(scalars) / min(scalars):,.0f}" for scalars in sizes]
-    report.say("In the first step alpha learns alone, in the next F, too. The alphas' gradients")
-    report.say(f"are not level: in a tower the largest is {', '.join(spread)} times the smallest,")
-    report.say("by seed. That is chance, for each is a sum over random features of either sign.")
+    report.say("In the first step alpha learns alone, in the next one F, too. The gradients of the")
+    report.say("alphas are not level. The largest of a tower over its smallest, seed by seed:")
+    report.say(f"{', '.join(spread)}. That is chance: each sums random features of either sign.")
     report.say(f"Along the blocks they go as l ** {Seeds.of(sizes, exponent):.2f}.")
 
 

@@ -36,6 +36,16 @@ STEMS = ("cifar", "imagenet")
 SEEDS = (5, 2)  # networks behind each stem, and with --quick
 PAPER = {20: "0.27", 32: "0.46", 44: "0.66", 56: "0.85", 110: "1.7"}  # table 6: depth, millions
 
+QUESTION = """\
+The last of the ResNets below has several times the layers of ResNet-18. How many times as many
+parameters has it, and how many times as many multiplications: more than that, or fewer?"""
+ANSWER = """\
+{} has {:.1f} times the layers of {}, {:.1f} times the parameters and {:.1f} times the
+multiply-adds. Section 3 says what its bottlenecks save."""
+EXPERIMENT = """\
+python 02_resnet_implementation.py --seed 100 trains the networks of section 7 from other random
+numbers. Does the verdict stay?"""
+
 
 def main(argv: list[str] | None = None) -> dict:
     """Run the lesson; returns what it measured."""
@@ -46,6 +56,7 @@ def main(argv: list[str] | None = None) -> dict:
         return use_weights(args)
     images = data.load(args.data, args.data_dir, args.data_url, limit=4_000)
     report = lesson.Report(__file__, args, images.name, images.why)
+    report.ask(QUESTION)
     measured = {}
 
     report.section("1. ResNet-18 by hand equals the class")
@@ -58,22 +69,26 @@ def main(argv: list[str] | None = None) -> dict:
     # All five are one plan with other counts, read off the running networks, not off the code.
     measured["table_1"] = table_1()
     report.table(list(measured["table_1"].values()))
-    report.say("In each stage: convolution or blocks x output channels.")
+    report.say("In each stage: convolution or blocks x output channels. A max-pool before layer1")
+    report.say("halves the size, the first convolution of the later stages does the same.")
 
     report.section("3. BasicBlock against Bottleneck, at 56x56")
     # Why the deep ones change the block: many channels are affordable only between 1x1s.
     measured["blocks"] = basic_against_bottleneck()
     report.table(measured["blocks"])
-    report.say("At about the same cost the bottleneck carries four times the channels. It pays")
-    report.say("with a smaller receptive field: one 3x3 convolution a block, not two.")
+    report.say(
+        "At about the same cost the bottleneck carries four times the channels, room for four"
+    )
+    report.say("times as many features. It pays with what it sees. The receptive field is the part")
+    report.say("of its input that one output depends on: one 3x3 convolution sees less than two.")
 
     names = QUICK if args.quick else FAMILY
     report.section(f"4. {len(names)} models and their distance from torchvision's")
     # Right shapes and counts prove little. Equal gradients for equal weights leave little room.
     measured["five_models"] = compare_with_torchvision(report, names)
     report.table(measured["five_models"])
-    report.say("Depth is counted from the modules. The last three columns: against torchvision,")
-    report.say("after copying its weights; the largest difference relative to the largest value.")
+    report.say("Depth counts the layers of the longest path. The last three columns compare with")
+    report.say("torchvision's network, whose weights were copied. 0 means equal to the last bit.")
 
     report.section("5. Where the stride sits: v1 (paper) against v1.5 (torchvision)")
     # What section 4 compared is not quite the paper's network: torchvision moved the stride.
@@ -96,6 +111,9 @@ def main(argv: list[str] | None = None) -> dict:
     # What the paper trained on such images instead; lessons 3 to 6 use these.
     measured["cifar_family"] = cifar_family(report)
     report.table(measured["cifar_family"])
+    report.say("Millions of parameters as the paper rounds them. Option A pads the shortcut with")
+    report.say("zeros where the channels change. Option B has 1x1 convolutions there instead.")
+    report.answer(answer(measured["five_models"]), EXPERIMENT)
     return report.save(measured)
 
 
@@ -204,7 +222,7 @@ def compare_with_torchvision(report, names) -> list[dict]:
             equal = extra == 0 and max(logits, gradients) < 1e-5  # float32 has seven digits
             report.check(f"{name} equals torchvision's", equal)
             row = {"model": name, **size_and_cost(model, image), "extra parameters": extra}
-            row |= {"logits differ": f"{logits:.0e}", "gradients differ": f"{gradients:.0e}"}
+            row |= {"logits differ": f"{logits:.0g}", "gradients differ": f"{gradients:.0g}"}
             rows.append(row)
             bar.update()
     return rows
@@ -229,6 +247,17 @@ class BottleneckV1(Bottleneck):
     def __init__(self, in_channels: int, channels: int, stride: int = 1, shortcut: str = "B"):
         super().__init__(in_channels, channels, stride, shortcut)
         self.conv1.stride, self.conv2.stride = self.conv2.stride, self.conv1.stride
+
+
+def answer(rows: list[dict]) -> str:
+    """The answer to the QUESTION: the last network beside the first."""
+    first, last = rows[0], rows[-1]
+    columns = ("depth", "parameters", "multiply-adds (G)")
+    of_first, of_last = (
+        [float(str(row[c]).replace(",", "")) for c in columns] for row in (first, last)
+    )
+    depth, *costs = (b / a for a, b in zip(of_first, of_last, strict=True))
+    return ANSWER.format(last["model"], depth, first["model"], *costs)
 
 
 def stride_versions(report) -> dict[str, int]:
@@ -293,15 +322,11 @@ def compare_stems(report, images: data.Dataset) -> dict[str, Seeds]:
         rows.append(row | {f"after {epochs} epochs": f"{error:.1%}"})
     report.table(rows)
     ahead = [min(STEMS, key=lambda stem: found[stem].mean) for found in (at_first, errors)]
-    report.say(f"Ahead after {early}: {ahead[0]}; after {epochs}: {ahead[1]} (means over seeds).")
+    report.say(f"Errors on {len(few.val.labels)} validation images, mean ± deviation over seeds.")
+    report.say(f"The better mean after {early} epochs has {ahead[0]}, after {epochs} {ahead[1]}.")
     ratio = macs["cifar"] / macs["imagenet"]
-    report.say(
-        f"Of {len(few.val.labels)} validation images; {len(few.train.labels)} to learn from."
-    )
-    report.say(
-        f"The CIFAR stem keeps the pixels: the whole network costs {ratio:.0f} times as much."
-    )
-    sentence = "on 32x32 images the validation error is lower behind the CIFAR stem"
+    report.say(f"The CIFAR stem keeps all pixels. So the network costs {ratio:.0f} times as much.")
+    sentence = "on 32x32 images the CIFAR stem gives the lower validation error"
     source = "the 3x3 stem is the paper's choice for such images (He et al. 2015, section 4.2)"
     report.claim(
         sentence, errors["cifar"], "<", errors["imagenet"], source, "{:.1%} against {:.1%}"

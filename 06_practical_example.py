@@ -59,6 +59,17 @@ FIVE_MINUTES |= {"lr": 0.05, "smoothing": 0.2, "muon": 0.12}
 # With --weights: for about a hundred photographs. Few steps are enough, and many would overfit.
 FINE_TUNING = {"image_size": 224, "epochs": 20, "frozen": 5, "batch_size": 16, "lr": 0.01}
 
+QUESTION = """\
+Look at the first epoch's row. Will the accuracy while training be above or below that on the
+validation images, and why?"""
+ANSWER = """\
+In epoch {epoch} it was {train_accuracy:.1%} while training and {val_accuracy:.1%} on validation
+images. The first is a mean over the whole epoch, from its first step on, and the images were
+shifted and flipped. The second is of unchanged images, at the end of the epoch."""
+EXPERIMENT = """\
+python 06_practical_example.py --data shapes --ema 0.99 averages the weights of the last steps and
+tests the average. Does it help in so short a training?"""
+
 
 def main(argv: list[str] | None = None) -> dict:
     """Run the lesson; returns what it measured."""
@@ -85,6 +96,7 @@ def pipeline(args: Namespace, resumed: dict, argv: list[str] | None = None) -> d
     if args.weights:  # they have learnt from images that were normalised so
         dataset = replace(dataset, normalisation=data.IMAGENET)
     report = lesson.Report(__file__, args, dataset.name, dataset.why)
+    report.ask(QUESTION)
     require_memory(args, len(dataset.train.labels))
     torch.manual_seed(args.seed)  # of the initial weights
     model = build(args, len(dataset.classes), resumed)
@@ -107,6 +119,7 @@ def pipeline(args: Namespace, resumed: dict, argv: list[str] | None = None) -> d
         best = report.folder / "best.pt"  # of a training resumed elsewhere it may be another's
         ours = training.checkpoints.is_of(best, trainer.rows)
         report.say(f"best validation accuracy: {best if ours else 'before it was resumed here'}")
+        report.answer(ANSWER.format(**trainer.rows[0]), EXPERIMENT)
         return report.save({"epochs": trainer.rows, **tested})
 
 
@@ -184,8 +197,10 @@ def check_loop(report, dataset: data.Dataset, seed: int) -> None:
 
 def train(report, dataset: data.Dataset, model: nn.Module, resumed: dict) -> training.Trainer:
     """Train, print a row per epoch, keep the last network and the best on validation data."""
-    report.say("While training: of the augmented images as they pass, in train mode, while weights")
-    report.say("still move; it is no error on the training images. Validation: after each epoch.")
+    report.say("While training: of the images as they pass, shifted and flipped, while the weights")
+    report.say(
+        "still move. Validation: of other images, after each epoch. Seconds: from the start."
+    )
     report.say(f"{'':<13}-- while training --")
     report.say("epoch  pixels        loss  accuracy (%)  val acc (%)  images/s  peak lr  seconds")
     args = report.args
@@ -252,17 +267,21 @@ def test(report, dataset: data.Dataset, model: nn.Module) -> dict:
     judged = analysis.predictions
     counts = judged.confusion(probabilities.argmax(1), labels, len(dataset.classes))
     by_class = judged.accuracies(counts, dataset.classes)
-    report.table([accuracy_row(name, row) for name, row in by_class.items()])
+    report.table([judged.accuracy_row(name, row) for name, row in by_class.items()])
     overall = judged.accuracy(int(counts.diag().sum()), len(labels))
-    report.say(f"test accuracy {with_interval(overall)}")
-    report.say(f"of {len(labels)} images of {dataset.name}; the interval is Wilson's")
+    report.say(f"test accuracy {judged.with_interval(overall)}")
+    report.say(f"of {len(labels)} images of {dataset.name}. The interval is Wilson's. It holds the")
+    report.say("network's accuracy on endlessly many such images in 95 of 100 cases.")
     mirrored = training.predict(model, dataset, "test", report.device, mirror=True)
     guesses = ((logits + mirrored) / 2).argmax(1).cpu()
     both = judged.accuracy(int((guesses == labels).sum()), len(labels))
-    report.say(f"logits averaged with the mirror image's: {with_interval(both)}")
-    report.say("(a second pass; not in the table)")
+    report.say(f"logits averaged with the mirror image's: {judged.with_interval(both)}")
+    report.say("That is a second pass, which the table leaves out.")
     calibrated = judged.calibration(probabilities, labels)
-    report.say(f"expected calibration error {100 * calibrated['ece']:.2f} %")
+    report.say(
+        f"expected calibration error {100 * calibrated['ece']:.2f} %: by so much, on average,"
+    )
+    report.say("the probability that the network gives its answer misses how often it is right")
     report.say()
     what = f"{report.args.model} on {dataset.name}, one seed"
     draw, names = plotting.predictions, dataset.classes
@@ -273,24 +292,6 @@ def test(report, dataset: data.Dataset, model: nn.Module) -> dict:
     measured |= {"mirror_accuracy": both["accuracy"], "mirror_interval": both["interval"]}
     measured["test_images"] = len(labels)
     return measured | {"per_class": by_class, "confusion": counts, "calibration": calibrated}
-
-
-def interval(row: dict) -> str:
-    """The 95 % interval of an accuracy, in percent."""
-    low, high = (f"{100 * limit:.1f}" for limit in row["interval"])
-    return f"{low} to {high}"
-
-
-def with_interval(row: dict) -> str:
-    """An accuracy in words, with its interval."""
-    return f"{100 * row['accuracy']:.2f} % (95 % interval {interval(row)} %)"
-
-
-def accuracy_row(name: str, row: dict) -> dict:
-    """One line of the table of classes."""
-    accuracy = f"{100 * row['accuracy']:.1f}"
-    cells = {"class": name, "images": row["images"], "accuracy (%)": accuracy}
-    return cells | {"95 % interval (%, Wilson)": interval(row)}
 
 
 def draw_curves(report, dataset: data.Dataset, rows: list[dict], accuracy: float) -> None:

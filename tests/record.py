@@ -7,6 +7,8 @@ python -m tests.record              run every lesson, then refresh the pages
 python -m tests.record --no-run     refresh the pages from what is recorded
 python -m tests.record --keep-rates outputs/03_training_comparison/results.json --data CIFAR-10 \\
     --device M1                     keep the grid of learning rates of lesson 3 with --rates
+python -m tests.record --keep-longer outputs/03_training_comparison/results.json --data Shapes-10 \\
+    --device M1                     keep the errors of lesson 3 with --epochs 216
 python -m tests.record --keep outputs/06_practical_example/results.json --data CIFAR-10 --device M1
                                     keep a long run of lesson 6 at the commit checked out
 """
@@ -28,13 +30,13 @@ RECORDED = ROOT / ".github" / "recorded"
 PAGES = [ROOT / "README.md"]  # of words and tables
 PAGES += [ROOT / ".github" / f"{name}.md" for name in ("results", "exercises")]
 TABLES = ("main_result", "first_lines", "lessons", "found")  # of the README
-TABLES += ("cifar10", "models", "variants", "finetune", "speed")
+TABLES += ("cifar10", "models", "variants", "finetune", "speed", "longer")
 
 
 def refresh_table(readme: str, name: str, table: str) -> str:
     """Replace what stands between the two comments that mark a table."""
     marked = rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)"
-    return re.sub(marked, lambda match: f"{match[1]}{table}\n\n{match[2]}", readme, flags=re.DOTALL)
+    return re.sub(marked, lambda match: f"{match[1]}{table}\n{match[2]}", readme, flags=re.DOTALL)
 
 
 def refresh_all(page: str) -> str:
@@ -112,6 +114,22 @@ def keep_rates(path: Path, data: str, device: str, commit: str) -> Path:
     return target
 
 
+def keep_longer(path: Path, data: str, device: str, commit: str) -> Path:
+    """Keep the training errors of lesson 3 after a training of another length."""
+    results = json.loads(path.read_text(encoding="utf-8"))
+    epochs = results["settings"]["epochs"]
+    kept = {
+        "command": f"python 03_training_comparison.py --data shapes --epochs {epochs}",
+        "data": data,
+        "device": device,
+        "commit": commit,
+        "errors": results["measured"]["errors"],
+    }
+    target = RECORDED / "longer.json"
+    target.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
+    return target
+
+
 def checked_out() -> str:
     """The commit that is checked out."""
     command = ["git", "rev-parse", "--short", "HEAD"]
@@ -126,11 +144,12 @@ def main() -> None:
     add("--no-run", action="store_true", help="only refresh the README")
     add("--keep", type=Path, metavar="FILE", help="results.json of a long run of lesson 6")
     add("--keep-rates", type=Path, metavar="FILE", help="results.json of lesson 3 with --rates")
+    add("--keep-longer", type=Path, metavar="FILE", help="results.json of lesson 3 with --epochs")
     add("--data", help="what that ran on: CIFAR-10, say")
     add("--device", help="the same: the name of the processor")
     add("--commit", help="of the code that ran (default: the one checked out)")
     args = parser.parse_args()
-    kept = {keep: args.keep, keep_rates: args.keep_rates}
+    kept = {keep: args.keep, keep_rates: args.keep_rates, keep_longer: args.keep_longer}
     if any(kept.values()):
         if not (args.data and args.device):
             parser.error("what is kept needs --data and --device")

@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import re
 import statistics
 from pathlib import Path
 
@@ -20,7 +21,8 @@ from tests.mistakes import (
 import torch
 import torchvision
 
-VARIANTS = importlib.import_module("04_residual_variants").VARIANTS
+LESSON_4 = importlib.import_module("04_residual_variants")
+REFERENCE, VARIANTS = LESSON_4.REFERENCE, LESSON_4.VARIANTS
 MARGIN = importlib.import_module("03_training_comparison").MARGIN
 DEPTHS = 20, 56  # of the networks that lesson 3 compares
 
@@ -73,34 +75,28 @@ QUESTION = {  # by lesson: what it asks, and its answer in a line
     ),
 }
 QUESTIONS = {  # for the README: claims of the lessons, by question, as they begin
-    "Do more layers cost training error?": [
+    "What does the arrow do for training?": [
         "plain networks: 56 layers have a higher",
         "residual networks: 56 layers have at most",
-    ],
-    "Is doing nothing hard to learn?": [
         "4 residual blocks learn to do nothing better",
+        "residual-20 loses less accuracy than plain-20",
     ],
-    "What is left without one block?": ["residual-20 loses less accuracy than plain-20"],
     "Do gradients vanish in plain networks?": [
-        "plain, PyTorch's default init, no BN: the gradient vanishes",
-        "plain, BN: the gradient explodes",
-        "plain-56's first gradients do not vanish",
-        "residual, BN: the gradient's growth is nearer to a power law",
+        "plain blocks as PyTorch initialises them",
+        "plain blocks with batch norm: the gradient explodes",
+        "residual blocks with batch norm: a power",
     ],
     "What lets 1,001 layers learn?": [
         "1,001 layers begin to learn if no ReLU",
         "with ReLUs on the path 1,001 layers learn less",
-        "1,001 layers begin to learn even with ReLUs",
         "110 layers without batch norm",
     ],
     "Where should the norm stand in a Transformer?": [
         "near the output of",
         "without warm-up pre-norm",
-        "12 steps of warm-up",
-        "each at its own best rate, pre-norm",
     ],
-    "What does an ImageNet stem cost on small images?": ["on 32x32 images"],
-    "What did we expect, and not find, at 20 layers?": [
+    "What did we expect, and not find?": [
+        "on 32x32 images",
         "with running averages the loss rises less",
         "half-way through, a linear classifier",
     ],
@@ -160,13 +156,11 @@ def models(recorded: Path) -> str:
         with torch.device("meta"):
             model = networks.build(name, 10 if size == 32 else 1000, size)
         macs = analysis.multiply_adds(model, 3, size, size)
-        costs = [f"{analysis.parameter_count(model) / 1e6:.2f}", f"{macs / 1e9:.2f}"]
-        costs.append(analysis.depth(model))
+        cost = f"{analysis.parameter_count(model) / 1e6:.2f} M, {macs / 1e9:.2f} G"
         shown = f"`{name}`" if size == 32 else f"`{name}`, {size}"
         published = cifar10_accuracy(name) if size == 32 else published_accuracy(name)
-        rows.append([shown, block, *costs, published])
-    header = ["`--model`", "blocks", "parameters (M)", "multiply-adds (G)", "layers"]
-    return markdown([*header, "published (%)"], rows, "2345")
+        rows.append([f"{shown} {block}", cost, published])
+    return markdown(["`--model`, its blocks", "size, cost", "paper (%)"], rows, "12")
 
 
 def cifar10_accuracy(name: str) -> str:
@@ -192,9 +186,9 @@ def variants(recorded: Path) -> str:
     for name, found in networks.items():
         step = f"{1000 * statistics.median(found['step']):.0f}"
         variant = VARIANTS[name]
-        rows.append([name, variant.idea, variant.purpose, step, accuracy(found["accuracy"])])
-    header = ["variant", "its idea", "for, by its paper", "step (ms)", "test accuracy (%)"]
-    return markdown(header, rows, "34")
+        idea = f"{variant.idea} (for {variant.purpose})" if name != REFERENCE else variant.idea
+        rows.append([name, idea, step, accuracy(found["accuracy"])])
+    return markdown(["variant", "its idea, and what for", "step (ms)", "test (%)"], rows, "23")
 
 
 def long_runs(recorded: Path) -> dict[str, list[dict]]:
@@ -211,7 +205,7 @@ def long_runs(recorded: Path) -> dict[str, list[dict]]:
 
 def cifar10(recorded: Path) -> str:
     """What lesson 6 reached on CIFAR-10, by its flags."""
-    rows, places = [], []
+    rows, places, halves = [], [], []
     for flags, found in long_runs(recorded).items():
         if not found:
             continue
@@ -219,19 +213,28 @@ def cifar10(recorded: Path) -> str:
         places += [place] if place not in places else []
         test, mirror = (accuracy([run[key] for run in found]) for key in ("test", "mirror"))
         minutes = f"{statistics.median(run['seconds'] for run in found) / 60:.0f}"
-        shown = f"`{flags.removeprefix('--model ')}`", test, mirror.split("&nbsp;(")[0], minutes
-        rows.append([*shown, LETTERS[places.index(place)]])
-    table = markdown(
-        ["`--model` and flags", "test (%)", "mirror (%)", "minutes", "on"], rows, "123"
-    )
+        halves += map(half_interval, found)
+        both = f"{test.split(' (')[0]}, {mirror}"
+        shown = f"`{flags.removeprefix('--model ')}`", both
+        rows.append([*shown, f"{minutes} ({LETTERS[places.index(place)]})"])
+    table = markdown(["`--model` and flags", "test, mirror (%)", "minutes"], rows, "12")
     where = "; ".join(map(": ".join, zip(LETTERS, places, strict=False)))
-    return f"{table}\n\nMinutes of training: the median run's. On {where}."
+    return (
+        f"{table}\n\nMinutes of training: the median run's. On {where}. That the test images are "
+        f"a sample alone makes a 95 % interval (Wilson's) of up to ±{max(halves):.1f} points."
+    )
+
+
+def half_interval(run: dict) -> float:
+    """Half the width of the 95 % interval of a run's test accuracy, in points."""
+    hits = round(run["test"] * run["test_images"])
+    low, high = analysis.predictions.wilson(hits, run["test_images"])
+    return 100 * (high - low) / 2
 
 
 def accuracy(shares: list[float]) -> str:
-    """Mean, standard deviation and n of accuracies, in percent, on one line."""
-    text = f"{Seeds(shares):.1%}".removesuffix(" %") + f" (n = {len(shares)})"
-    return text.replace(" ", "&nbsp;")
+    """Mean, standard deviation and n of accuracies, in percent."""
+    return f"{Seeds(shares):.1%}".removesuffix(" %") + f" (n = {len(shares)})"
 
 
 def claims_page(recorded: Path) -> str:
@@ -243,7 +246,7 @@ def claims_page(recorded: Path) -> str:
             continue
         parts.append(f"## [Lesson {number(results)}](../{results['lesson']}.py): {about(results)}")
         parts.append(
-            markdown(["claim", "measured", "verdict", "source"], rows_of(findings, sources))
+            markdown(["claim and source", "measured", "verdict"], rows_of(findings, sources))
         )
         counted = sorted({f["n"] for f in findings if f["n"] != "exact"})
         n = f"n = {' or '.join(map(str, counted))} networks" if counted else "Exact"
@@ -262,7 +265,7 @@ def rows_of(findings: list[dict], sources: list[str]) -> list[list[str]]:
         if found["source"] not in sources:
             sources.append(found["source"])
         note = f"[^{sources.index(found['source']) + 1}]"
-        rows.append([found["claim"], found["measured"], mark(found["verdict"]), note])
+        rows.append([found["claim"] + note, found["measured"], mark(found["verdict"])])
     return rows
 
 
@@ -286,8 +289,7 @@ def main_result(recorded: Path) -> str:
         f"{markdown(header, rows, '12')}\n\nMean ± standard deviation over n = {n} networks, each "
         f"at the learning rate of its lowest validation error. {depth_costs(grid)} The images "
         f"are from the {kept['data']}, shrunk to 12x12 pixels. Guessing has 90 % error. "
-        f"Measured on {kept['device']}, by\n\n"
-        f"    {kept['command']}"
+        f"Measured on {kept['device']}: `{kept['command']}`"
     )
 
 
@@ -328,7 +330,7 @@ def first_lines(recorded: Path) -> str:
 def found(recorded: Path) -> str:
     """The main findings, a small table for each question."""
     findings = {
-        f["claim"]: (f, number(results))
+        f["claim"]: (f, results)
         for results in lesson_results(recorded)
         for f in results["findings"]
     }
@@ -336,11 +338,11 @@ def found(recorded: Path) -> str:
     for question, claims in QUESTIONS.items():
         rows = []
         for claim in claims:
-            f, lesson = next(pair for text, pair in findings.items() if text.startswith(claim))
-            link = f"[{lesson}](.github/claims.md)"
-            rows.append([f["claim"], f["measured"], mark(f["verdict"]).split(" holds")[0], link])
-        header = ["claim", "measured", "", "lesson"]
-        parts.append(f"**{question}**\n\n{markdown(header, rows)}")
+            f, results = next(pair for text, pair in findings.items() if text.startswith(claim))
+            link = f"[{number(results)}]({results['lesson']}.py)"
+            sign = re.sub(" holds| does not hold", "", mark(f["verdict"]))
+            rows.append([f["claim"], f["measured"], f"{sign}&nbsp;{link}"])
+        parts.append(markdown([question, "measured", ""], rows))
     return "\n\n".join(parts)
 
 
@@ -383,6 +385,24 @@ def finetune(recorded: Path) -> str:
         "The lower rate, 0.3 of the classifier's, was chosen with test images of two sets in view. "
         f"On {results['device']}, `python -m tests.finetune`."
     )
+
+
+def longer(recorded: Path) -> str:
+    """Training errors of lesson 3 as it is, and trained three times as long."""
+    path = recorded / "03_training_comparison" / "results.json"
+    default = json.loads(path.read_text(encoding="utf-8"))
+    kept = json.loads((recorded / "longer.json").read_text(encoding="utf-8"))
+    errors = {name: Seeds(values) for name, values in kept["errors"].items()}
+    rows = []
+    for name, values in default["measured"]["errors"].items():
+        rows.append([name, f"{Seeds(values):.1%}", f"{errors[name]:.1%}"])
+    epochs = int(default["settings"]["epochs"])
+    header = ["training error", f"{epochs} epochs", f"{kept['command'].split()[-1]} epochs"]
+    judged = verdict(errors["plain-56"], ">", errors["plain-20"])
+    agree = {"holds": "In all seeds plain-56 still has the higher error than plain-20."}
+    said = agree.get(judged, f"That plain-56 has the higher error than plain-20: {judged}.")
+    where = f"n = {len(errors['plain-56'])}, {kept['data']}, on {kept['device']}."
+    return f"{markdown(header, rows, '12')}\n\n{said} {where}"
 
 
 def lesson_results(recorded: Path) -> list[dict]:

@@ -83,6 +83,24 @@ def wilson(hits: int, trials: int) -> tuple[float, float]:
     return max(0.0, low), min(1.0, high)
 
 
+def interval(row: dict) -> str:
+    """The 95 % interval of an `accuracy`, in percent."""
+    low, high = (f"{100 * limit:.1f}" for limit in row["interval"])
+    return f"{low} to {high}"
+
+
+def with_interval(row: dict) -> str:
+    """An `accuracy` in words, with its interval."""
+    return f"{100 * row['accuracy']:.2f} % (95 % interval {interval(row)} %)"
+
+
+def accuracy_row(name: str, row: dict) -> dict:
+    """One line of a table of `accuracies` by class."""
+    cells = {"class": name, "images": row["images"]}
+    cells["accuracy (%)"] = f"{100 * row['accuracy']:.1f}"
+    return cells | {"95 % interval (%, Wilson)": interval(row)}
+
+
 def confusion(guesses: torch.Tensor, labels: torch.Tensor, classes: int) -> torch.Tensor:
     """Number of images by true class (rows) and guessed class (columns)."""
     return torch.bincount(labels * classes + guesses, minlength=classes**2).view(classes, classes)
