@@ -53,7 +53,8 @@ addition, the other has all its ReLUs inside F. Which one learns better, and why
 ANSWER = """With all ReLUs inside F the loss ended at {pre:.2f}, with one after each addition at
 {post:.2f}. {found} A ReLU after the addition cuts off x itself wherever the sum is negative. If F
 starts at zero, there is little to cut at first: then the second network ended at {zero:.2f}."""
-EXPERIMENT = "is it the same with 110 layers? python 04_residual_variants.py --layers 110"
+EXPERIMENT = """python 04_residual_variants.py --layers 110 takes a ninth of the layers. Does the
+place of the ReLU still matter?"""
 BY_HEART = """\
 Now in training: can {:,} layers learn 32 images by heart? These are the same at every step, because
 fresh ones would ask for thousands of steps. "Plain" is pre-activation without the addition. In

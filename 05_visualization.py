@@ -52,7 +52,8 @@ ANSWER = """With the running averages of batch norm the loss rose by {:.2f} arou
 chaotic around plain ones, but with 56 layers, and after a full training. Another depth or moment
 is another question."""
 NO_PAIRS = "One of the two kinds never got to that loss, so that there was nothing to compare."
-EXPERIMENT = "and farther out, up to a filter's own norm? python 05_visualization.py --radius 1"
+EXPERIMENT = """python 05_visualization.py --radius 1 goes farther, up to a filter's own norm.
+Around which networks does the loss rise more there?"""
 STOPPED = """\
 Epochs: how often a network saw its {} images until its loss on them fell below {}. There it was
 stopped, so that all know the images about equally well. Guessing has a loss of {:.2f}."""
