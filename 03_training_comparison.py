@@ -48,10 +48,10 @@ MARGIN = 0.03  # of the training images: so small a difference is no degradation
 QUESTION = """You train {} layers and {} layers, without shortcuts, on the same images. Which has
 the lower error on the images it was trained on? And why?"""
 ANSWER = """Without shortcuts {0} layers end with {2:.1%} training error, {1} layers with {3:.1%}.
-{found} With shortcuts it is {4:.1%} and {5:.1%}. The larger network could always do as well: its
-first layers like the small one, the others passing their input on. If it does worse, training has
-not found such weights."""
-EXPERIMENT = "how many layers are too many? python 03_training_comparison.py --depths 20 32 44"
+{found} With shortcuts it is {4:.1%} and {5:.1%}. The larger network could do as well: its other
+layers need only pass on what they get. If it does worse, training has not found such weights."""
+EXPERIMENT = """python 03_training_comparison.py --depths 20 32 44 trains depths in between. From
+how many layers on do plain networks fail?"""
 ERRORS = """\
 Training error: how many of the {} training images the trained network gets wrong. Guessing gets
 {:.0%} wrong. Validation: images new to it. Diverged: trainings whose loss is no number any more."""
@@ -290,7 +290,7 @@ def judge_rates(report, grid: dict, shallow: int, deep: int, setup: str) -> None
     report.table(rates.table(grid))
     report.say("Training error at each peak learning rate. *: the lowest validation error.")
     edge = ", ".join(name for name, by_rate in grid.items() if rates.at_edge(by_rate))
-    report.say(f"Lowest at the edge, so that a better rate may lie beyond: {edge or 'none'}.")
+    report.say(f"Their best rate is at the edge, a better one may lie beyond: {edge or 'none'}.")
     for factor, where in rates.FACTORS.items():
         errors = rates.around_best(grid, factor)
         if missing := ", ".join(name for name, seeds in errors.items() if seeds is None):

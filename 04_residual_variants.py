@@ -16,6 +16,7 @@ outputs/04_residual_variants/.
 
     python 04_residual_variants.py --rates
     python 04_residual_variants.py --data-dir DIR --images 10000 --epochs 4
+The first tries learning rates for every variant. The second takes your own images.
 """
 
 import math
@@ -40,10 +41,10 @@ SETTINGS = {  # name: (value, value with --quick; None leaves it as it is)
     "images": (2400, 600),
     "batch_size": (48, None),
     "lr": (None, None, lesson.rate, "peak learning rate of all variants (default: its own each)"),
-    "layers": (1001, 29, lesson.positive, "of the deepest network, 9n + 2"),
-    "bare_layers": (110, 14, lesson.positive, "of the network without batch norm, 6n + 2"),
-    "transformer_layers": (24, 4, lesson.positive, "of the Transformer, 4 or more"),
-    "blocks": (64, 4, lesson.positive, "that the longest identity path leads through"),
+    "layers": (1001, 29, lesson.positive, "layers of the deepest network, 9n + 2"),
+    "bare_layers": (110, 14, lesson.positive, "layers of the network without batch norm, 6n + 2"),
+    "transformer_layers": (24, 4, lesson.positive, "layers of the Transformer, 4 or more"),
+    "blocks": (64, 4, lesson.positive, "blocks that the longest path of x leads through"),
 }
 LEARNT = 1.8  # a loss well below that of guessing, which is log 10 = 2.30 for ten classes
 RATES = (0.05, 0.1, 0.2, 0.4, 0.8)  # that --rates tries
@@ -52,13 +53,14 @@ addition, the other has all its ReLUs inside F. Which one learns better, and why
 ANSWER = """With all ReLUs inside F the loss ended at {pre:.2f}, with one after each addition at
 {post:.2f}. {found} A ReLU after the addition cuts off x itself wherever the sum is negative. If F
 starts at zero, there is little to cut at first: then the second network ended at {zero:.2f}."""
-EXPERIMENT = "is it the same with 110 layers? python 04_residual_variants.py --layers 110"
+EXPERIMENT = """python 04_residual_variants.py --lr 0.1 gives one learning rate to all variants of
+sections 8 and 9. Which verdicts change, and which comparison is the fair one?"""
 BY_HEART = """\
 Now in training: can {:,} layers learn 32 images by heart? These are the same at every step, because
 fresh ones would ask for thousands of steps. "Plain" is pre-activation without the addition. In
 "last gamma 0" each F ends in a batch norm whose factor, gamma, starts at 0, so that every block
-starts as its shortcut. Each network has the best learning rate found for it. Guessing has a loss
-of {:.2f}. At {} or less a network has begun to learn."""
+starts as its shortcut. Each has the learning rate that was best for it with 1,001 layers. Guessing
+has a loss of {:.2f}. At {} or less a network has begun to learn."""
 FEW_STEPS = """
 We trained for few steps. In a longer training the order may differ. The last column is not measured
 here: the papers trained the networks named for hundreds of epochs."""

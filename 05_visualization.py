@@ -16,6 +16,8 @@ outputs/05_visualization_checkpoint/.
     python 05_visualization.py --image CAT.jpg
     python 05_visualization.py --checkpoint outputs/06_practical_example/last.pt
     python 05_visualization.py --data-dir DIR --images 2000 --target 1.5
+The first sends your own picture through the networks. The second looks at networks that lesson 6
+trained. The third trains on your own images.
 """
 
 import math
@@ -31,17 +33,17 @@ import torch
 
 SETTINGS = {  # name: (value, value with --quick, type, meaning)
     "image_size": (None, None, lesson.positive, "pixels; 12, or a checkpoint's, at most 64"),
-    "images": (256, 64, lesson.several, "that the networks learn from"),
+    "images": (256, 64, lesson.several, "images that the networks learn from"),
     "depth": (20, 14, lesson.positive, "of the networks, 6n + 2"),
     "width": (8, None),
-    "epochs": (100, 2, lesson.positive, "at most"),
+    "epochs": (100, 2, lesson.positive, "the most passes over these images"),
     "target": (1.0, 9.0, lesson.rate, "training loss below which every network is stopped"),
     "batch_size": (32, None),
     "lr": (0.05, None),
     "seeds": (5, 2, lesson.several, "networks of each kind, 2 or more"),
-    "resolution": (11, 5, lesson.positive, "points along a side of a landscape, odd"),
-    "radius": (0.3, None, lesson.rate, "of a landscape; 1: a filter moves by its own norm"),
-    "landscape_images": (256, 32, lesson.several, "for a landscape's loss, 2 or more"),
+    "resolution": (11, 5, lesson.positive, "points along each side of a landscape, odd"),
+    "radius": (0.3, None, lesson.rate, "how far a landscape reaches; 1: a filter's own norm"),
+    "landscape_images": (256, 32, lesson.several, "images for the loss of a landscape, 2 or more"),
 }
 QUESTION = """Plain and residual networks of {} layers are stopped at the same training loss. Then
 all weights are moved a little, at random. Around which networks does the loss rise more?"""
@@ -50,7 +52,8 @@ ANSWER = """With the running averages of batch norm the loss rose by {:.2f} arou
 chaotic around plain ones, but with 56 layers, and after a full training. Another depth or moment
 is another question."""
 NO_PAIRS = "One of the two kinds never got to that loss, so that there was nothing to compare."
-EXPERIMENT = "and farther out, up to a filter's own norm? python 05_visualization.py --radius 1"
+EXPERIMENT = """python 05_visualization.py --radius 1 goes farther, up to a filter's own norm.
+Around which networks does the loss rise more there?"""
 STOPPED = """\
 Epochs: how often a network saw its {} images until its loss on them fell below {}. There it was
 stopped, so that all know the images about equally well. Guessing has a loss of {:.2f}."""
@@ -254,7 +257,7 @@ def report_gradients(report, start: dict, trained: dict) -> dict:
     claim = "without batch norm, PyTorch's initial values let a plain network's gradient shrink"
     measured = f"{{:.3f}} a layer, {ratios[key]:.2f} of theory's"
     report.claim(claim, factors[key], "<", 1.0, predicted[default], measured)
-    claim = "with batch norm a new plain network's gradient grows faster than a residual one's"
+    claim = "with batch norm an untrained network's gradient grows faster if it is plain"
     plain, residual = factors["plain, BN"], factors["residual, BN"]
     measured = f"{{:.3f}} a layer ({ratios['plain, BN']:.2f} of theory's) against {{:.3f}}"
     report.claim(claim, plain, ">", residual, predicted["BN"], measured)
@@ -327,7 +330,7 @@ def report_features(report, features: dict[str, dict]) -> dict:
         halves = {n: [f.probes.half_depth for f in features[n].values()] for n in features}
         plain, residual = in_pairs(features, halves)
         claim = "half-way through, a linear classifier gets more images right in residual networks"
-        source = "none: a question of our own. After the last block it is that of the accuracy"
+        source = "none: a question of our own"
         report.claim(claim, residual, ">", plain, source, "{:.1%}, in plain ones {:.1%}")
     similar = {n: Seeds(f.cka_between_blocks for f in by.values()) for n, by in features.items()}
     entries = {
