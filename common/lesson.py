@@ -26,6 +26,10 @@ OUTPUTS = Path("outputs")
 SEEDS = 2**31  # a seed is counted modulo this, so that no library's range is left
 SCRATCH = re.compile(r"\..+\.(pt|png|json|txt)-\d+")  # what training.atomic_write writes first
 
+VERDICTS = """\
+[holds]: all pairs of seeds agree, five or more. [does not hold]: all say the opposite. n: networks.
+"""
+
 
 def at_least(least: int):
     """A type for argparse: whole numbers from `least` on."""
@@ -287,12 +291,14 @@ class Report:
             "n": len(seeds[0]) if seeds else "exact",
             "verdict": verdict(left, relation, right, margin),
         }
-        self.findings.append(entry)
         self._gap()
+        if not self.findings:
+            self.say(VERDICTS)
+        self.findings.append(entry)
         counted = f", n = {entry['n']}" if seeds else " (exact)"
         self.say(f"[{entry['verdict']}] {sentence}")
-        self.say(f"    measured: {entry['measured']}{counted}")
-        self.say(textwrap.indent(textwrap.fill(f"source: {source}", 94), "    "))
+        for line in (f"measured: {entry['measured']}{counted}", f"source: {source}"):
+            self.say(textwrap.indent(textwrap.fill(line, 94), "    "))
         self.say()
 
     def ask(self, question: str) -> None:
