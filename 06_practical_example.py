@@ -296,13 +296,10 @@ def test(report, dataset: data.Dataset, model: nn.Module) -> dict:
 
 def draw_curves(report, dataset: data.Dataset, rows: list[dict], accuracy: float) -> None:
     """Loss and accuracy by epoch."""
-    args = report.args
-    subtitle = f"{len(dataset.train.labels)} training images. Training values: while training, on "
-    subtitle += "augmented images; validation values: after each epoch; one seed"
-    subtitle += "; training loss of smoothed labels" if args.smoothing else ""
-    subtitle += f"; trained at {args.sizes} pixels in turn" if args.sizes else ""
+    args, images = report.args, len(dataset.train.labels)
     what = f"{args.model} on {dataset.name}"
-    report.figure(plotting.curves.epochs(rows, what, subtitle, accuracy), "curves")
+    figure = plotting.curves.epochs(rows, what, images, accuracy, args.sizes, args.smoothing)
+    report.figure(figure, "curves")
 
 
 def classify(args: Namespace) -> dict:

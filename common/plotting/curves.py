@@ -122,8 +122,14 @@ def lesion_curves(lesions: dict, chance: float, setup: str):
     return figure
 
 
-def epochs(rows: list[dict], what: str, subtitle: str, accuracy: float):
+def epochs(rows: list[dict], what: str, images: int, accuracy: float, sizes=(), smoothing=0.0):
     """Loss and accuracy by epoch; `rows` come from training.Trainer, `accuracy` from the test."""
+    subtitle = (
+        f"{images} training images. Training: while the network learns, of augmented images. "
+    )
+    subtitle += "Validation: after each epoch. One seed."
+    subtitle += " The training loss is that of smoothed labels." if smoothing else ""
+    subtitle += f" Trained at {', '.join(map(str, sizes))} pixels in turn." if sizes else ""
     title = f"{what}: {100 * accuracy:.1f} % test accuracy after "
     title += f"{len(rows)} epoch{'s' * (len(rows) > 1)}"
     figure, axes = style.new_figure(title, subtitle, 10, 4.6, ncols=2)
