@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from types import SimpleNamespace
 
 from common import UserError, lesson, models, plotting, training
@@ -95,6 +96,26 @@ def test_a_signal_ends_any_lesson_in_one_line(capsys):
     assert stop.value.code == 143
     assert len(capsys.readouterr().err.splitlines()) == 1
     assert [signal.getsignal(number) for number in training.signals.ENDING] == before
+
+
+def test_a_signal_ends_networks_that_train_side_by_side(capsys):
+    """Though they have a minute to go; nothing of it stays behind."""
+    layer, before = torch.nn.Linear(1, 1), threading.active_count()
+    start = time.monotonic()
+
+    def job(_seed):
+        time.sleep(0.1)  # until all are under way
+        signals(signal.SIGTERM)
+        while time.monotonic() < start + 60:
+            layer(torch.zeros(1, 1))
+
+    with pytest.raises(SystemExit) as stop:
+        lesson.run(lambda argv: training.side_by_side(job, [1, 2, 3], "cpu"))
+    assert stop.value.code == 143
+    assert time.monotonic() < start + 5
+    assert len(capsys.readouterr().err.splitlines()) == 1
+    assert threading.active_count() == before
+    layer(torch.zeros(1, 1))
 
 
 def test_what_is_ignored_stays_ignored():

@@ -1,8 +1,9 @@
 """Many small networks on the cores of a CPU: one on each."""
 
 import contextlib
+import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from common import UserError
@@ -31,19 +32,42 @@ def progress(title: str, total: int, unit: str = "it") -> tqdm:
 
 def side_by_side(function: Callable, jobs: list, device: str) -> list:
     """`function(job)` for every job, in order. On a CPU as many at a time as PyTorch has threads,
-    each on one: small networks gain nothing from a second thread. Elsewhere one at a time."""
+    each on one: small networks gain nothing from a second thread. Elsewhere one at a time. If one
+    fails or a signal comes, the others stop at their next layer."""
     threads = torch.get_num_threads() if device == "cpu" else 1
+    ours: set[int] = set()  # Python's threads, one a job at a time
 
     def on_one_thread(job):
-        torch.set_num_threads(1)  # holds for this thread of Python
+        ours.add(threading.get_ident())
+        if threads > 1:
+            torch.set_num_threads(1)  # holds for this thread of Python
         return function(job)
 
-    pool = ThreadPoolExecutor(threads)
+    with contextlib.ExitStack() as stack, ThreadPoolExecutor(threads) as pool:
+        try:
+            return list(pool.map(on_one_thread, jobs))
+        except BaseException:
+            stack.enter_context(no_more_layers(ours))  # until the pool has ended, whatever comes
+            pool.shutdown(cancel_futures=True)
+            raise
+        finally:
+            torch.set_num_threads(threads)
+
+
+@contextlib.contextmanager
+def no_more_layers(threads: set[int]) -> Iterator[None]:
+    """Inside the `with`, a network that one of these threads computes ends in CancelledError: no
+    thread can be stopped from outside, but all come to their next layer soon."""
+
+    def stop(_module, _inputs) -> None:
+        if threading.get_ident() in threads:
+            raise CancelledError
+
+    hook = nn.modules.module.register_module_forward_pre_hook(stop)  # of all networks there are
     try:
-        return list(pool.map(on_one_thread if threads > 1 else function, jobs))
+        yield
     finally:
-        pool.shutdown(cancel_futures=True)
-        torch.set_num_threads(threads)
+        hook.remove()
 
 
 @contextlib.contextmanager
