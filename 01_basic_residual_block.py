@@ -24,6 +24,7 @@ from functools import partial
 
 from common import analysis, data, lesson, models, plotting, training
 from common.analysis import Seeds, gradients
+from common.analysis.comparison import times
 from common.analysis.gradients import CONDITIONS, PREDICTED, THEORY, exponent, factor_per_layer
 from common.blocks import BasicBlock, PlainBlock, SkipInitBlock
 
@@ -43,8 +44,8 @@ QUESTION = """\
 Stack {} plain blocks with batch norm. Send a gradient back from the last block to the first. Does
 it vanish, stay as it is, or explode? And with a shortcut around each block?"""
 ANSWER = """\
-The gradient behind the first block is {:.2g} times that behind the last one without shortcuts, and
-{:.2g} times with them. Far below 1 it has vanished. Far above 1 it has exploded."""
+Without shortcuts the gradient behind the first block is {} that behind the last one. With shortcuts
+it is {}. Far below 1 it has vanished. Far above 1 it has exploded."""
 EXPERIMENT = """\
 python 01_basic_residual_block.py --blocks 128 has twice as many blocks. What becomes of the two
 numbers?"""
@@ -96,7 +97,7 @@ def main(argv: list[str] | None = None) -> dict:
     graphs = {kind.__name__: plotting.diagram.trace(kind(64, 64), 64, 56, 56) for kind in kinds}
     report.figure(plotting.diagram.draw(graphs, "The whole idea: one extra arrow"), "block")
 
-    report.section("3. Switch F off: the residual block is the identity, the plain block is dead")
+    report.section("3. Switch F off: the residual block passes x on, the plain block is dead")
     # Where F contributes nothing, only the shortcut is left to carry the signal.
     measured["zero_gamma_difference"] = switch_off(report)
 
@@ -115,7 +116,7 @@ def main(argv: list[str] | None = None) -> dict:
     measured["shortcuts"] = shape_changes()
     report.table(measured["shortcuts"])
     report.say(
-        "A adds zero channels. B and C have a 1x1 convolution on the shortcut, C everywhere."
+        "A adds channels of zeros. B has a 1x1 convolution on this shortcut, C on every one."
     )
     report.say("Give 8 channels to a block for 16, and PyTorch refuses, as it should:")
     report.say(error_of_a_mismatch())
@@ -134,11 +135,22 @@ def main(argv: list[str] | None = None) -> dict:
     )
     report.say("first / last: its size behind the first block over that behind the last block.")
     report.table(flow_table(outputs, weights))
-    report.say("x0.4 a layer: each layer leaves 0.4 of the gradient. l: a block's number, from 1.")
+    report.say(
+        "x0.4 a layer: each layer leaves 0.4 of the gradient. l ** -1: it goes as 1/l, where l"
+    )
+    report.say(
+        f"is a block's number. So it grows {args.blocks}-fold on its way from the last block."
+    )
     report.say(f"Level: first and last block differ by less than a factor of {gradients.LEVEL}.")
     report.say("|g|/|w|: the size of a layer's gradient over that of its weights, see section 8.")
     claim_course(report, factors, outputs)
     claim_laws(report, outputs)
+    report.say(
+        'Why is "residual, no BN, default init" level, too? PyTorch\'s first weights are small.'
+    )
+    report.say(
+        "So each F(x) is small beside x. A level start alone does not say that it trains well."
+    )
     compare_with_theory(report, factors, 2 * args.blocks - 2)
     report.say(WHY_A_POWER.format(exponents["residual", BN]))
 
@@ -146,15 +158,18 @@ def main(argv: list[str] | None = None) -> dict:
     # Where x grows, the gradient at x shrinks, and the function may be the same. |g|/|w| is fair.
     claim_weights(report, outputs, weights)
 
-    report.section("9. Without batch norm: SkipInit, y = relu(alpha F(x) + x), alpha = 0 at first")
+    report.section("9. For the curious: SkipInit, y = relu(alpha F(x) + x), alpha = 0 at first")
     say_skipinit(report, towers["SkipInit", NO_NORM])
     report.say(CLOSING_WORDS)
     figure = plotting.flow.towers(outputs, weights, f"{len(y)} images of {images.name}")
     report.figure(figure, "gradient_flow")
+    report.say(
+        "Look at its panel at the top right first: batch norm, without shortcuts and with them."
+    )
     for name, results in (("factor_per_layer", factors), ("exponent", exponents)):
         measured[name] = {", ".join(key): values for key, values in results.items()}
     measured["gradients"] = {", ".join(key): runs for key, runs in towers.items()}
-    ends = [Seeds.of(outputs[kind, BN], gradients.ends).mean for kind in models.TWINS]
+    ends = [times(gradients.log_ends(outputs[kind, BN])) for kind in models.TWINS]
     report.answer(ANSWER.format(*ends), EXPERIMENT)
     return report.save(measured)
 
@@ -195,8 +210,11 @@ def switch_off(report) -> float:
         nn.init.zeros_(block.bn2.weight)  # F ends in this scale; its shift is zero from the start
     from_identity = (residual(x) - F.relu(x)).abs().max().item()
     left_of_plain = plain(x).abs().max().item()
-    report.say(f"BasicBlock gives what it got: the largest |y - relu(x)| is {from_identity}.")
-    report.say(f"PlainBlock gives nothing: the largest |y| is {left_of_plain}.")
+    report.say(
+        "With F = 0 BasicBlock computes relu(0 + x). Behind another block x is not negative, so"
+    )
+    report.say(f"it passes unchanged. The largest |y - relu(x)| is {from_identity}.")
+    report.say(f"PlainBlock gives nothing at all. The largest |y| is {left_of_plain}.")
     report.check("BasicBlock is relu(x) exactly", from_identity == 0.0)
     report.check("PlainBlock is zero exactly", left_of_plain == 0.0)
     return from_identity
@@ -253,7 +271,9 @@ def plus_one(report) -> float:
     jacobian_f = torch.func.jacrev(residual_branch)(x).reshape(32, 32)
     jacobian_h = torch.func.jacrev(lambda x: residual_branch(x) + x)(x).reshape(32, 32)
     deviation = (jacobian_h - jacobian_f - torch.eye(32)).abs().max().item()
-    report.say(f"largest deviation over 32 x 32 entries: {deviation:.1e}")
+    report.say("H(x) = F(x) + x. So H's derivative, less F's, should be the identity matrix I: the")
+    report.say("gradient has a path on which it meets no weight. The largest deviation of the")
+    report.say(f"32 x 32 entries: {deviation:.1e}")
     report.check("dH/dx = dF/dx + I", deviation < 1e-12)
 
     # The class has a ReLU after the addition: y = relu(H(x)). Each row passes whole, or is zero.
@@ -331,9 +351,12 @@ def claim_course(report, factors: dict[tuple[str, str], Seeds], outputs: dict) -
     factor, source = factors["plain", BN], PREDICTED[BN]
     report.claim(claim, factor, ">", 1.0, source, "times {:.3f} a layer")
     claim = "with batch norm, the gradient grows less with shortcuts than without"
-    plain, residual = (Seeds.of(outputs[kind, BN], gradients.ends) for kind in models.TWINS)
-    source = "Yang et al. 2019; De & Smith 2020"
-    report.claim(claim, residual, "<", plain, source, "x{:.2g} against x{:.2g} from last to first")
+    plain, residual = (gradients.log_ends(outputs[kind, BN]) for kind in models.TWINS)
+    source, measured = (
+        "Yang et al. 2019; De & Smith 2020",
+        f"{times(residual)} against {times(plain)}",
+    )
+    report.claim(claim, residual, "<", plain, source, measured)
 
 
 def claim_laws(report, outputs: dict[tuple[str, str], list]) -> None:
@@ -356,8 +379,13 @@ def compare_with_theory(report, factors: dict[tuple[str, str], Seeds], layers: i
     for condition in (DEFAULT, BN):
         found, theory = factors["plain", condition], THEORY[condition]
         ratio, off = found.mean / theory, abs(found.mean - theory) / found.deviation
-        report.say(f"plain, {condition}: {ratio:.3f} of theory's {theory:.3f} a layer,")
-        report.say(f"{off:.1f} standard deviations off; {ratio**layers:.2g} over {layers} layers.")
+        report.say(
+            f"plain, {condition}: {ratio:.3f} of theory's {theory:.3f} a layer, {off:.1f} standard"
+        )
+        report.say(
+            f"deviations off. Over {layers} layers, from the last output to the first, that makes"
+        )
+        report.say(f"{ratio**layers:.2g} of theory's growth.")
     report.say("Theory is for wide fully connected layers and, with BN, for endless batches.")
     report.say(f"Probable causes of a gap: {CHANNELS} channels, zero padding, a small batch.")
 
@@ -365,10 +393,10 @@ def compare_with_theory(report, factors: dict[tuple[str, str], Seeds], layers: i
 def claim_weights(report, outputs: dict, weights: dict) -> None:
     """Whether an explosion at the outputs is one of the weights' gradients, too."""
     claim = "residual, no batch norm: the gradient grows more at the outputs than at the weights"
-    of_x = Seeds.of(outputs["residual", NO_NORM], gradients.ends)
-    of_w = Seeds.of(weights["residual", NO_NORM], gradients.ends)
+    of_x, of_w = (gradients.log_ends(runs["residual", NO_NORM]) for runs in (outputs, weights))
     source = "the weights' gradient is a product of x, which grows, and x's gradient, which shrinks"
-    report.claim(claim, of_x, ">", of_w, source, "first / last block: x{:.2g} against x{:.2g}")
+    measured = f"first over last block: {times(of_x)} against {times(of_w)}"
+    report.claim(claim, of_x, ">", of_w, source, measured)
     claim = "plain blocks with batch norm: measured against the weights it explodes, too"
     factor = Seeds.of(weights["plain", BN], factor_per_layer)
     report.claim(claim, factor, ">", 1.0, "Yang et al. 2019", "times {:.3f} a layer")

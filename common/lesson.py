@@ -360,7 +360,8 @@ def for_terminal(text: str) -> str:
 
 def coloured(text: str) -> str:
     """The text, with a verdict in green, yellow or red where a terminal shows colours."""
-    if not sys.stdout.isatty() or "NO_COLOR" in os.environ or os.environ.get("TERM") == "dumb":
+    terminal = getattr(sys.stdout, "isatty", bool)()  # the streams of hosts need not have it
+    if not terminal or "NO_COLOR" in os.environ or os.environ.get("TERM") == "dumb":
         return text
     for colour, judged in ((32, "holds"), (33, "unclear.*"), (31, "does not hold")):
         text = re.sub(rf"^\[(?:{judged})\]", rf"\033[{colour}m\g<0>\033[0m", text)

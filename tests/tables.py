@@ -84,7 +84,7 @@ QUESTIONS = {  # for the README: claims of the lessons, by question, as they beg
     "Do gradients vanish in plain networks?": [
         "plain blocks as PyTorch initialises them",
         "plain blocks with batch norm: the gradient explodes",
-        "residual blocks with batch norm: a power",
+        "with batch norm, the gradient grows less",
     ],
     "What lets 1,001 layers learn?": [
         "1,001 layers begin to learn if no ReLU",

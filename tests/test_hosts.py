@@ -99,13 +99,15 @@ def test_a_signal_ends_any_lesson_in_one_line(capsys):
 
 
 def test_a_signal_ends_networks_that_train_side_by_side(capsys):
-    """Though they have a minute to go; nothing of it stays behind."""
+    """Though they have a minute to go, and though Ctrl-C follows; nothing of it stays behind."""
     layer, before = torch.nn.Linear(1, 1), threading.active_count()
     start = time.monotonic()
 
     def job(_seed):
-        time.sleep(0.1)  # until all are under way
-        signals(signal.SIGTERM)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            time.sleep(0.1)  # until all are under way; until all are waited for
+            signals(number)
+        time.sleep(0.1)
         while time.monotonic() < start + 60:
             layer(torch.zeros(1, 1))
 

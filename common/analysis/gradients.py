@@ -308,6 +308,11 @@ def ends(norms: list[float]) -> float:
     return norms[0] / norms[-1]
 
 
+def log_ends(runs: list[list[float]]) -> Seeds:
+    """By seed: log10 of the first block's norm over the last block's."""
+    return Seeds.of(runs, lambda run: math.log10(ends(run)))
+
+
 def first_over_last(runs: list[list[float]]) -> float:
     """The first block's gradient norm over the last block's, geometric mean over runs."""
     return math.exp(statistics.fmean(math.log(ends(run)) for run in runs))

@@ -1,5 +1,7 @@
 """Gradients by depth: how they grow or fade on their way from the last block to the first."""
 
+import re
+
 from common.analysis.gradients import CONDITIONS, THEORY, first_over_last, growth
 
 import numpy as np
@@ -29,8 +31,8 @@ def towers(outputs: dict, weights: dict, images: str):
         networks = {kind: runs for (kind, c), runs in outputs.items() if c == condition}
         labels = {}
         for kind, runs in networks.items():
-            mean = np.exp(np.log(runs).mean(0)).tolist()
-            labels[kind] = f"{kind}\n{growth([mean])}"
+            law = growth(runs).split(":")[0].replace("neither", "neither law")
+            labels[kind] = f"{kind}\n{re.sub(' ± [0-9.]+', '', law)}"
         labels["theory"] = f"theory\nx{THEORY[condition]:.3f} a layer"
         _panel(above, condition, networks, labels, gap=0.12)
         _weights(below, {kind: weights[kind, condition] for kind in networks})

@@ -12,6 +12,7 @@ import torch
 import torch.nn as nn
 from tqdm import tqdm
 
+from . import signals
 from .trainer import Diverged, Trainer, steps_per_epoch
 
 
@@ -43,12 +44,13 @@ def side_by_side(function: Callable, jobs: list, device: str) -> list:
             torch.set_num_threads(1)  # holds for this thread of Python
         return function(job)
 
-    with contextlib.ExitStack() as stack, ThreadPoolExecutor(threads) as pool:
+    with ThreadPoolExecutor(threads) as pool:
         try:
             return list(pool.map(on_one_thread, jobs))
         except BaseException:
-            stack.enter_context(no_more_layers(ours))  # until the pool has ended, whatever comes
-            pool.shutdown(cancel_futures=True)
+            # A second Ctrl-C changes nothing: a thread that outlives the program aborts it.
+            with signals.handled(lambda number, frame: None), no_more_layers(ours):
+                pool.shutdown(cancel_futures=True)
             raise
         finally:
             torch.set_num_threads(threads)
