@@ -145,12 +145,13 @@ def main(argv: list[str] | None = None) -> dict:
     report.say("|g|/|w|: the size of a layer's gradient over that of its weights, see section 8.")
     claim_course(report, factors, outputs)
     claim_laws(report, outputs)
-    report.say(
-        'Why is "residual, no BN, default init" level, too? PyTorch\'s first weights are small.'
-    )
-    report.say(
-        "So each F(x) is small beside x. A level start alone does not say that it trains well."
-    )
+    if gradients.is_level(outputs["residual", DEFAULT]):
+        report.say(
+            "Residual blocks are level even without batch norm, if their first weights are so"
+        )
+        report.say(
+            "small, as PyTorch's, that F(x) is small beside x. That is not yet good training."
+        )
     compare_with_theory(report, factors, 2 * args.blocks - 2)
     report.say(WHY_A_POWER.format(exponents["residual", BN]))
 

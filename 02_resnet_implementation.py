@@ -68,9 +68,9 @@ def main(argv: list[str] | None = None) -> dict:
     report.section("2. Table 1 of the paper, as built (input 224x224)")
     # All five are one plan with other counts, read off the running networks, not off the code.
     measured["table_1"] = table_1()
+    report.say("In each stage: number of blocks x output channels. A max-pool before layer1 halves")
+    report.say("the size, and so does the first block of each later stage.")
     report.table(list(measured["table_1"].values()))
-    report.say("In each stage: convolution or blocks x output channels. A max-pool before layer1")
-    report.say("halves the size, the first convolution of the later stages does the same.")
 
     report.section("3. BasicBlock against Bottleneck, at 56x56")
     # Why the deep ones change the block: many channels are affordable only between 1x1s.
@@ -89,6 +89,7 @@ def main(argv: list[str] | None = None) -> dict:
     report.table(measured["five_models"])
     report.say("Depth counts the layers of the longest path. The last three columns compare with")
     report.say("torchvision's network, whose weights were copied. 0 means equal to the last bit.")
+    report.say("Logits are a network's outputs, one a class, before they become probabilities.")
 
     report.section("5. Where the stride sits: v1 (paper) against v1.5 (torchvision)")
     # What section 4 compared is not quite the paper's network: torchvision moved the stride.
@@ -322,7 +323,12 @@ def compare_stems(report, images: data.Dataset) -> dict[str, Seeds]:
         rows.append(row | {f"after {epochs} epochs": f"{error:.1%}"})
     report.table(rows)
     ahead = [min(STEMS, key=lambda stem: found[stem].mean) for found in (at_first, errors)]
-    report.say(f"Errors on {len(few.val.labels)} validation images, mean ± deviation over seeds.")
+    report.say(
+        f"A narrow ResNet-14, which trains in seconds. Errors on {len(few.val.labels)} validation"
+    )
+    report.say("images: mean ± deviation over seeds.")
+    for stem, error in errors.items():
+        report.say(f"By seed, {stem}: {', '.join(f'{100 * e:.0f}' for e in error)} %")
     report.say(f"The better mean after {early} epochs has {ahead[0]}, after {epochs} {ahead[1]}.")
     ratio = macs["cifar"] / macs["imagenet"]
     report.say(f"The CIFAR stem keeps all pixels. So the network costs {ratio:.0f} times as much.")

@@ -60,12 +60,12 @@ FIVE_MINUTES |= {"lr": 0.05, "smoothing": 0.2, "muon": 0.12}
 FINE_TUNING = {"image_size": 224, "epochs": 20, "frozen": 5, "batch_size": 16, "lr": 0.01}
 
 QUESTION = """\
-Look at the first epoch's row. Will the accuracy while training be above or below that on the
-validation images, and why?"""
+How many of 100 new images will the network name right in the end? Guessing gets {:.0f}. And which
+accuracy is higher, that while training or that on validation images: at first, in the end?"""
 ANSWER = """\
-In epoch {epoch} it was {train_accuracy:.1%} while training and {val_accuracy:.1%} on validation
-images. The first is a mean over the whole epoch, from its first step on, and the images were
-shifted and flipped. The second is of unchanged images, at the end of the epoch."""
+It named {:.1f} of 100 right. Epoch by epoch, while training and on validation images: {}.
+The first is a mean over the whole epoch, from its first step on, and of shifted, flipped images.
+The second is of unchanged images, at the end of the epoch."""
 EXPERIMENT = """\
 python 06_practical_example.py --data shapes --ema 0.99 averages the weights of the last steps and
 tests the average. Does it help in so short a training?"""
@@ -96,7 +96,7 @@ def pipeline(args: Namespace, resumed: dict, argv: list[str] | None = None) -> d
     if args.weights:  # they have learnt from images that were normalised so
         dataset = replace(dataset, normalisation=data.IMAGENET)
     report = lesson.Report(__file__, args, dataset.name, dataset.why)
-    report.ask(QUESTION)
+    report.ask(QUESTION.format(100 / len(dataset.classes)))
     require_memory(args, len(dataset.train.labels))
     torch.manual_seed(args.seed)  # of the initial weights
     model = build(args, len(dataset.classes), resumed)
@@ -119,7 +119,7 @@ def pipeline(args: Namespace, resumed: dict, argv: list[str] | None = None) -> d
         best = report.folder / "best.pt"  # of a training resumed elsewhere it may be another's
         ours = training.checkpoints.is_of(best, trainer.rows)
         report.say(f"best validation accuracy: {best if ours else 'before it was resumed here'}")
-        report.answer(ANSWER.format(**trainer.rows[0]), EXPERIMENT)
+        say_answer(report, trainer.rows, tested["test_accuracy"])
         return report.save({"epochs": trainer.rows, **tested})
 
 
@@ -199,10 +199,11 @@ def train(report, dataset: data.Dataset, model: nn.Module, resumed: dict) -> tra
     """Train, print a row per epoch, keep the last network and the best on validation data."""
     report.say("While training: of the images as they pass, shifted and flipped, while the weights")
     report.say(
-        "still move. Validation: of other images, after each epoch. Seconds: from the start."
+        "still move. Validation: of other images, after each epoch. lr: the highest learning"
     )
+    report.say("rate of the epoch. Seconds: from the start.")
     report.say(f"{'':<13}-- while training --")
-    report.say("epoch  pixels        loss  accuracy (%)  val acc (%)  images/s  peak lr  seconds")
+    report.say("epoch  pixels        loss  accuracy (%)  val acc (%)  images/s       lr  seconds")
     args = report.args
     model = model.to(report.device)
     model = training.step.compiled(model) if args.compile else model
@@ -226,7 +227,20 @@ def train(report, dataset: data.Dataset, model: nn.Module, resumed: dict) -> tra
                 save(best, trainer, args)
             save_last()
             say_row(report, row)  # last: a terminal that is gone must not cost the epoch
+            if row["epoch"] == args.frozen:
+                report.say("From here on not the classifier alone, but the whole network learns.")
     return trainer
+
+
+def say_answer(report, rows: list[dict], accuracy: float) -> None:
+    """What became of the QUESTION, and what to try next."""
+    pairs = [f"{r['train_accuracy']:.0%} and {r['val_accuracy']:.0%}" for r in rows]
+    shown = pairs if len(pairs) < 7 else [pairs[0], "...", pairs[-1]]
+    last = shlex.quote(str(report.folder / "last.pt"))
+    ask = f"python {Path(__file__).name} --checkpoint {last} --predict PICTURE asks the network "
+    ask += "about a picture. Take one that it has not learnt from."
+    experiment = ask if report.args.data_dir else EXPERIMENT
+    report.answer(ANSWER.format(100 * accuracy, ", ".join(shown)), experiment)
 
 
 def advice(report) -> str:
@@ -270,18 +284,16 @@ def test(report, dataset: data.Dataset, model: nn.Module) -> dict:
     report.table([judged.accuracy_row(name, row) for name, row in by_class.items()])
     overall = judged.accuracy(int(counts.diag().sum()), len(labels))
     report.say(f"test accuracy {judged.with_interval(overall)}")
-    report.say(f"of {len(labels)} images of {dataset.name}. The interval is Wilson's. It holds the")
-    report.say("network's accuracy on endlessly many such images in 95 of 100 cases.")
+    report.say(f"of {len(labels)} images of {dataset.name}. With other images it would be another")
+    report.say("number. The interval, by Wilson's formula, says how far that may reach.")
     mirrored = training.predict(model, dataset, "test", report.device, mirror=True)
     guesses = ((logits + mirrored) / 2).argmax(1).cpu()
     both = judged.accuracy(int((guesses == labels).sum()), len(labels))
     report.say(f"logits averaged with the mirror image's: {judged.with_interval(both)}")
-    report.say("That is a second pass, which the table leaves out.")
     calibrated = judged.calibration(probabilities, labels)
-    report.say(
-        f"expected calibration error {100 * calibrated['ece']:.2f} %: by so much, on average,"
-    )
-    report.say("the probability that the network gives its answer misses how often it is right")
+    error = f"{100 * calibrated['ece']:.2f} points"
+    report.say("The probability that the network gives its answers is off by an average of")
+    report.say(f"{error}: the expected calibration error, see calibration.png.")
     report.say()
     what = f"{report.args.model} on {dataset.name}, one seed"
     draw, names = plotting.predictions, dataset.classes

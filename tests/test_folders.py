@@ -149,7 +149,7 @@ def test_folders_of_classes_alone_are_split_by_class_in_three(tmp_path):
     assert sorted(both) == [(0, i) for i in range(50)] + [(1, i) for i in range(5)]
     sizes = {s: [sum(c == label for c, _ in rows) for label in (0, 1)] for s, rows in found.items()}
     assert sizes == {"train": [36, 3], "val": [4, 1], "test": [10, 1]}
-    assert dataset.why == "there is no folder test, so that a fifth of each class is tested on"
+    assert dataset.why == "there is no folder test: a fifth of each class is kept for the test"
     again = data.load("auto", tmp_path, size=6)
     assert torch.equal(again.train.images, dataset.train.images)
 

@@ -62,7 +62,7 @@ def load(root: Path, size: int, limit: int | None, skip_unreadable: bool) -> Dat
     classes, parts, notes = _scan(root, _layout(root))
     if "test" not in parts:
         parts["train"], parts["test"] = parts["train"].hold_out(TEST)
-        notes.append("there is no folder test, so that a fifth of each class is tested on")
+        notes.append("there is no folder test: a fifth of each class is kept for the test")
     if "val" in parts:
         held = limit and limit // 10
         train, val = parts["train"].first(limit and limit - held), parts["val"].first(held)

@@ -19,7 +19,7 @@ def confusion(counts: torch.Tensor, classes: list[str], subtitle: str):
     title = "No test image is taken for another class"
     if number := int(wrong[true, guess]):
         title = f"{number} of {int(counts[true].sum())} images of class {classes[true]} are taken "
-        title += f"for {classes[guess]}; of {int(wrong.sum())} mistakes no other is commoner"
+        title += f"for {classes[guess]}, the most common of {int(wrong.sum())} mistakes"
     size = min(14.0, 3.5 + 0.5 * len(classes))
     figure, ax = style.new_figure(title, subtitle, size + 1.5, size)
     names = classes if len(classes) <= 40 else False
@@ -50,7 +50,9 @@ def reliability(found: dict, images: int, what: str):
     bounds = 100 * np.array([predictions.wilson(*pair) for pair in zip(hits, counts, strict=True)])
     ax.vlines(100 * confidence, *bounds.T, color=style.OTHERS[0], linewidth=1.5)
     sizes = 20 + 280 * counts / counts.max()  # the area grows with the number
-    ax.scatter(100 * confidence, 100 * accuracy, sizes, color=style.OTHERS[0], zorder=3)
+    ax.scatter(
+        100 * confidence, 100 * accuracy, sizes, color=style.OTHERS[0], zorder=3, clip_on=False
+    )
     for x, y, count in zip(confidence, accuracy, counts, strict=True):
         place = {"xytext": (-9, 9), "textcoords": "offset points", "fontsize": 9, "ha": "right"}
         text = ax.annotate(f"{int(count)}", (100 * x, 100 * y), **place)
