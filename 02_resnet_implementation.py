@@ -332,7 +332,7 @@ def compare_stems(report, images: data.Dataset) -> dict[str, Seeds]:
     report.say(f"The better mean after {early} epochs has {ahead[0]}, after {epochs} {ahead[1]}.")
     ratio = macs["cifar"] / macs["imagenet"]
     report.say(f"The CIFAR stem keeps all pixels. So the network costs {ratio:.0f} times as much.")
-    sentence = "on 32x32 images the CIFAR stem gives the lower validation error"
+    sentence = "on 32x32 images a stem that keeps all pixels gives the lower validation error"
     source = "the 3x3 stem is the paper's choice for such images (He et al. 2015, section 4.2)"
     report.claim(
         sentence, errors["cifar"], "<", errors["imagenet"], source, "{:.1%} against {:.1%}"

@@ -315,7 +315,7 @@ def report_bare(report, layers: int, trials: dict, losses: dict) -> None:
     report.say("starts at 0, each block starts as its shortcut. If at 1, F counts from the start.")
     report.table(deep.summary(f"{layers} layers", trials, losses))
     last = deep.ends(losses)
-    claim = f"{layers} layers without batch norm begin to learn if alpha starts at 0"
+    claim = f"{layers} layers without batch norm begin to learn if every F is off at first"
     source = "SkipInit trains deep networks without batch norm (De & Smith 2020)"
     measured = f"loss {{:.2f}}, asked for {LEARNT} or less"
     report.claim(claim, last["alpha = 0"], "<=", LEARNT, source, measured)

@@ -20,6 +20,7 @@ README, RESULTS, EXERCISES = (path.read_text(encoding="utf-8") for path in recor
 TEXT = README + RESULTS + EXERCISES
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
 COMMANDS = re.findall(r"^ +(python \S+\.py.*)$", TEXT, re.MULTILINE)
+COMMANDS += re.findall(r"<code>(python .*?)</code>", TEXT)
 COMMANDS += re.findall(r"`(python \S+\.py(?: [^`]*[^`.])?)`", TEXT)
 COMMANDS += [
     line.replace(found[0], "python")

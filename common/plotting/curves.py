@@ -253,8 +253,7 @@ def trade_off(table: dict, reference: str, setup: str):
     step = {name: costs.milliseconds for name, costs in table.items()}
     best = max(table, key=lambda name: table[name].validation.mean)  # the test only reports
     cheapest = min(step, key=step.get)
-    title = f"Best on validation images: {best} ({mean[best]:.0f} % on the test). "
-    title += f"Fastest: {cheapest} ({mean[cheapest]:.0f} %)"
+    title = f"Most accurate on validation images: {best}. Fastest: {cheapest}"
     setup += ". Area: parameters. Bars: standard deviation over seeds. Blue: the reference"
     figure, ax = style.new_figure(title, setup, 9, 5.2)
     largest = max(costs.parameters for costs in table.values())
