@@ -285,15 +285,15 @@ def main_result(recorded: Path) -> str:
         rows.append([arrow, *(f"{seeds:.1%}" for seeds in errors)])
     header = ["training error", *(f"{depth} layers" for depth in DEPTHS)]
     n = len(at_best["plain-20"])
-    return f"""{markdown(header, rows, "12")}
-
-Guessing has 90 % error. {depth_costs(grid)}
-
-<details><summary>How this was measured</summary>
-Mean ± standard deviation over n = {n} networks, each at the learning rate of its lowest validation
-error. The curves show half and twice that rate, too. The images are from the {kept["data"]}, shrunk
-to 12x12 pixels. On {kept["device"]}: <code>{kept["command"]}</code>
-</details>"""
+    how = (
+        f"Mean ± standard deviation over n = {n} networks, each at the learning rate of its lowest "
+        "validation error. The curves show half and twice that rate, too. The images are from the "
+        f"{kept['data']}, shrunk to 12x12 pixels. On {kept['device']}:"
+    )
+    folded = f"<details><summary>How this was measured</summary>{how} "
+    folded += f"<code>{kept['command']}</code></details>"
+    table = markdown(header, rows, "12")
+    return f"{table}\n\nGuessing has 90 % error. {depth_costs(grid)}\n\n{folded}"
 
 
 def depth_costs(grid: dict) -> str:
