@@ -414,8 +414,8 @@ def run(main) -> None:
             status, why = 141, "" if isinstance(error, BrokenPipeError) else f"output: {error}"
             with contextlib.suppress(OSError, AttributeError):
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        if why:
-            with contextlib.suppress(OSError):
+        if why:  # which a second Ctrl-C does not cut short
+            with training.signals.handled(lambda number, frame: None), contextlib.suppress(OSError):
                 print(f"{Path(sys.argv[0]).name}: {' '.join(why.split())}", file=sys.stderr)
     raise SystemExit(status)
 

@@ -98,6 +98,14 @@ def test_a_signal_ends_any_lesson_in_one_line(capsys):
     assert [signal.getsignal(number) for number in training.signals.ENDING] == before
 
 
+def test_a_second_ctrl_c_does_not_cut_the_line_short(monkeypatch):
+    stream = SimpleNamespace(write=lambda text: signals(signal.SIGINT), flush=lambda: None)
+    monkeypatch.setattr(sys, "stderr", stream)
+    with pytest.raises(SystemExit) as stop:
+        lesson.run(lambda argv: signals(signal.SIGINT))
+    assert stop.value.code == 130
+
+
 def test_a_signal_ends_networks_that_train_side_by_side(capsys):
     """Though they have a minute to go, and though Ctrl-C follows; nothing of it stays behind."""
     layer, before = torch.nn.Linear(1, 1), threading.active_count()

@@ -48,7 +48,7 @@ def save_checkpoint(path: Path, entries: dict) -> None:
     content = io.BytesIO()  # of a full disk torch.save would not say that it is full
     torch.save(entries, content)
     with atomic_write(path) as scratch:
-        scratch.write_bytes(content.getbuffer())
+        scratch.write_bytes(content.getvalue())  # getbuffer() fails in Python 3.12 and 3.13
 
 
 def training_entries(trainer, settings: dict) -> dict:
