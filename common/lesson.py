@@ -225,6 +225,9 @@ class Report:
         versions["python"] = platform.python_version()
         self.device, self.data = device(args.device), data_name
         settings = {"seed": args.seed, "device": self.device, "data": data_name}
+        fast = training.native_bf16(self.device)  # what networks train in, see training.autocast
+        settings["precision"] = "bfloat16" if fast else "float32"
+        settings["threads"] = torch.get_num_threads()
         self.results = {"lesson": self.folder.name, "versions": versions, **settings}
         self.results["settings"] = {key: str(value) for key, value in vars(args).items()}
         both = {**versions, **settings}
