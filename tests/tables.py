@@ -139,7 +139,8 @@ PAGE = """# Mistakes in public implementations of residual networks
 
 Each is a change of one line of our own code in [tests/mistakes.py](../tests/mistakes.py); the
 numbers are measured on the code so changed, and a test holds that exactly the named checks catch
-it. "Fixed" and "open" say what became of them as far as we know. This page is written by
+it. "Fixed" and "open" say what became of them as far as we know. If you are new to this, begin with
+the first row, ImageNet's max-pool, and the last row. This page is written by
 `python -m tests.record --no-run`."""
 
 
