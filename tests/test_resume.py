@@ -295,7 +295,8 @@ def test_nan_images_end_the_training_and_are_never_saved(photos, tmp_path, monke
     assert [path.name for path in (tmp_path / SCRIPT).iterdir()] == ["last.pt"]
 
 
-def test_a_model_with_dropout_continues_exactly(tmp_path):
+@pytest.mark.parametrize("last", [4, 6, 8], ids="end of epoch 1, in epoch 2, end of it".split(", "))
+def test_a_model_with_dropout_continues_exactly(last, tmp_path):
     dataset = data.load("shapes", size=8, limit=200)
 
     def trainer():
@@ -304,7 +305,7 @@ def test_a_model_with_dropout_continues_exactly(tmp_path):
         return training.Trainer(net, dataset, 2, batch_size=45, ema=0.9, muon=0.01, accumulate=2)
 
     def put_down(step, batch):
-        if step == 6:
+        if step == last:
             entries = {"model": cut.model.state_dict(), "training": cut.state()}
             checkpoints.save_checkpoint(tmp_path / "cut.pt", entries)
             raise InterruptedError

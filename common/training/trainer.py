@@ -212,7 +212,7 @@ class Trainer:
         """
         rows, step, done = state["rows"], state["step"], state["schedule"]["last_epoch"]
         in_epoch = self.steps // self.epochs
-        if done != len(rows) * in_epoch + step or step >= in_epoch or done > self.steps:
+        if done != len(rows) * in_epoch + step or step > in_epoch or done > self.steps:
             raise ValueError("rows and steps do not belong together")
         self._restore_optimizer(state["optimizer"]["state"], done)
         self.rows, self.step, self.seconds = rows, step, state["seconds"]
