@@ -38,7 +38,7 @@ NOTHING = (1, 2, 4)  # blocks that learn to return their input, together
 NOTHING_STEPS = 60  # of SGD; enough for one residual block to come near
 BLOCKS = {"plain": PlainBlock, "residual": BasicBlock, "SkipInit": SkipInitBlock}
 DEFAULT, NO_NORM, BN = CONDITIONS  # the last two with Kaiming's initial values
-TOWERS = [*((kind, condition) for kind in models.TWINS for condition in CONDITIONS)]
+TOWERS = [(kind, condition) for condition in (BN, DEFAULT, NO_NORM) for kind in models.TWINS]
 TOWERS += [("SkipInit", NO_NORM)]
 QUESTION = """\
 Stack {} plain blocks with batch norm. Send a gradient back from the last block to the first. Does
@@ -134,6 +134,7 @@ def main(argv: list[str] | None = None) -> dict:
         f"Towers of {args.blocks} blocks, not trained yet. The gradient comes from the last block."
     )
     report.say("first / last: its size behind the first block over that behind the last block.")
+    report.say("Your prediction is about the first two rows. The others are for the curious.")
     report.table(flow_table(outputs, weights))
     report.say(
         "x0.4 a layer: each layer leaves 0.4 of the gradient. l ** -1: it goes as 1/l, where l"
@@ -145,6 +146,11 @@ def main(argv: list[str] | None = None) -> dict:
     report.say("|g|/|w|: the size of a layer's gradient over that of its weights, see section 8.")
     claim_course(report, factors, outputs)
     claim_laws(report, outputs)
+    if gradients.first_over_last(outputs["residual", NO_NORM]) > gradients.LEVEL:
+        report.say(
+            "The shortcut alone is no remedy. Without batch norm, and with Kaiming's larger first"
+        )
+        report.say("weights, the gradient of residual blocks explodes, too.")
     if gradients.is_level(outputs["residual", DEFAULT]):
         report.say(
             "Residual blocks are level even without batch norm, if their first weights are so"
@@ -235,9 +241,10 @@ def do_nothing(report, seeds: range) -> dict[str, dict[int, Seeds]]:
     for (kind, count, _seed), error in zip(jobs, found, strict=True):
         errors[kind].setdefault(count, Seeds()).append(error)
     rows = [{"blocks": n} | {kind: f"{errors[kind][n]:.3f}" for kind in kinds} for n in NOTHING]
+    report.say("Each stack of blocks learns to return its input: the target is x itself.")
     report.table(rows)
     report.say(f"Squared error after {NOTHING_STEPS} steps, as a share of the input's variance.")
-    report.say("0: the output is the input. 1: no better than a grey image.")
+    report.say("0: the output is the input. 1: no better than a grey image. Above 1: worse.")
     last = NOTHING[-1]
     claim = f"{last} residual blocks learn to do nothing better than {last} plain ones"
     source = "the guess of He et al. 2015, section 3.1: the identity is hard to learn for layers"
@@ -281,7 +288,10 @@ def plus_one(report) -> float:
     is_open = (block(x) > 0).reshape(32, 1)
     jacobian_y = torch.func.jacrev(block)(x).reshape(32, 32)
     masked_deviation = (jacobian_y - is_open * jacobian_h).abs().max().item()
-    report.check("the ReLU after the addition only masks rows", masked_deviation < 1e-12)
+    report.check(
+        "the ReLU after the addition only sets rows of the derivative to zero",
+        masked_deviation < 1e-12,
+    )
     closed = 1 - is_open.double().mean().item()
     report.say(f"That ReLU closes {100 * closed:.0f} % of the rows here: the path")
     report.say("through the block is a clean identity only before it.")

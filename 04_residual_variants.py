@@ -393,7 +393,7 @@ def advice(table: dict[str, Result], judged: dict[str, str]) -> list[str]:
     lean = min(fine, key=lambda name: table[name].peak)
     pairs = len(table[REFERENCE].validation)
     return [
-        f"Better or worse: with all {pairs} seeds, on validation images. Otherwise it is unclear.",
+        f"Better or worse: five seeds or more, all {pairs} agree, on validation images.",
         f"Highest validation accuracy: {best} ({table[best].accuracy:.1%} on test images).",
         f"Of all that are not worse, the fastest step: {fast}. The least memory: {lean}.",
     ]

@@ -111,11 +111,11 @@ def pipeline(args: Namespace, resumed: dict, argv: list[str] | None = None) -> d
     trainer = train(report, dataset, model, resumed)
 
     # 3. Test. Nothing below changes the network: a choice made on these images would spoil them.
-    report.section("3. Test: in two passes, every test image and its mirror image")
+    report.section("3. Test: on images that nothing above has seen")
     with training.signals.advised(f"the network is trained: {advice(report)}"):
         tested = test(report, dataset, trainer.evaluated_model)
         draw_curves(report, dataset, trainer.rows, tested["test_accuracy"])
-        report.say(f"last network: {report.folder / 'last.pt'}")
+        report.say(f"last network, the one tested: {report.folder / 'last.pt'}")
         best = report.folder / "best.pt"  # of a training resumed elsewhere it may be another's
         ours = training.checkpoints.is_of(best, trainer.rows)
         report.say(f"best validation accuracy: {best if ours else 'before it was resumed here'}")
@@ -289,10 +289,12 @@ def test(report, dataset: data.Dataset, model: nn.Module) -> dict:
     mirrored = training.predict(model, dataset, "test", report.device, mirror=True)
     guesses = ((logits + mirrored) / 2).argmax(1).cpu()
     both = judged.accuracy(int((guesses == labels).sum()), len(labels))
-    report.say(f"logits averaged with the mirror image's: {judged.with_interval(both)}")
+    report.say(f"averaged with the mirror images, at twice the cost: {judged.with_interval(both)}")
     calibrated = judged.calibration(probabilities, labels)
     error = f"{100 * calibrated['ece']:.2f} points"
-    report.say("The probability that the network gives its answers is off by an average of")
+    report.say(
+        "When the network says 90 %, is it right in 90 of 100 cases? On average it is off by"
+    )
     report.say(f"{error}: the expected calibration error, see calibration.png.")
     report.say()
     what = f"{report.args.model} on {dataset.name}, one seed"

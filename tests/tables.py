@@ -63,7 +63,7 @@ QUESTION = {  # by lesson: what it asks, and its answer in a line
     ),
     "4": (
         "Which variant of the block is for what, and is any better?",
-        "Each has one idea. On an open path 1,001 layers learn better than behind ReLUs.",
+        "Each has one idea. Where no ReLU stands on the arrow, 1,001 layers learn better.",
     ),
     "5": (
         "What does it look like inside?",
@@ -86,7 +86,7 @@ QUESTIONS = {  # for the README: claims of the lessons, by question, as they beg
         "plain blocks with batch norm: the gradient explodes",
         "with batch norm, the gradient grows less",
     ],
-    "What lets 1,001 layers learn?": [
+    "What lets 1,001 layers learn? (Guessing: a loss of 2.3)": [
         "1,001 layers begin to learn if no ReLU",
         "with ReLUs on the path 1,001 layers learn less",
         "110 layers without batch norm",

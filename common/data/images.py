@@ -111,7 +111,7 @@ def read_images(paths: list, size: int, skip: bool) -> tuple[torch.Tensor, list[
             problems.append(str(error))
     named = few(sorted(problems), NAMED, "; ")
     if problems and not skip:
-        raise UserError(f"{named} (lesson 6 leaves out such files with --skip-unreadable)")
+        raise UserError(f"{named} (lesson 6 leaves out damaged files with --skip-unreadable)")
     note = f"{len(problems)} unreadable files left out: {named}" if problems else ""
     return torch.from_numpy(pixels[: len(kept)]).permute(0, 3, 1, 2), kept, note
 

@@ -65,7 +65,7 @@ def rate_curves(grid: dict[str, dict], setup: str):
     deepest = max(int(name.split("-")[1]) for name in grid)
     title = f"{deepest} layers: training error "
     title += ", ".join(f"{at_best[f'{kind}-{deepest}']:.1f} % {how}" for kind, how in ARROW.items())
-    subtitle = f"{setup} and range. Disks, and title: at the rate of the lowest validation error"
+    subtitle = f"{setup} and range. Disks: where the validation error is lowest"
     figure, ax = style.new_figure(title, subtitle, 7, 4.6)
     ax.set_xscale("log", base=2)
     labels = []
