@@ -345,7 +345,7 @@ def found(recorded: Path) -> str:
             f, results = next(pair for text, pair in findings.items() if text.startswith(claim))
             link = f"[{number(results)}]({results['lesson']}.py)"
             sign = re.sub(" holds| does not hold", "", mark(f["verdict"]))
-            rows.append([f["claim"], f["measured"], f"{sign}&nbsp;{link}"])
+            rows.append([f["claim"], f["measured"], f"{sign}\N{NO-BREAK SPACE}{link}"])
         parts.append(markdown([question, "measured", ""], rows))
     return "\n\n".join(parts)
 
