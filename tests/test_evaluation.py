@@ -85,7 +85,7 @@ def title(figure):
 def test_titles_follow_the_numbers():
     counts = torch.tensor([[5, 0], [3, 2]])
     found = title(plotting.predictions.confusion(counts, ["cat", "dog"], ""))
-    assert found.startswith("3 of 5 images of class dog are taken for cat; of 3 mistakes no other")
+    assert found.startswith("3 of 5 images of class dog are taken for cat, the most common of 3")
     found = title(plotting.predictions.confusion(torch.eye(2).long(), ["cat", "dog"], ""))
     assert found == "No test image is taken for another class"
     sure = {"ece": 0.2, "bins": [(0.9, 0.7, 10)]}

@@ -277,7 +277,7 @@ def test_a_mistake_as_a_person_sees_it(inputs, tmp_path):
     assert done.returncode == 2
     assert done.stdout == ""
     path = inputs / "corrupt" / "train" / "cat" / "3.png"
-    error = f"06_practical_example.py: {path} is not a readable image (lesson 6 leaves out such "
+    error = f"06_practical_example.py: {path} is not a readable image (lesson 6 leaves out damaged "
     assert done.stderr == f"{error}files with --skip-unreadable)\n"
     assert list(tmp_path.iterdir()) == []
 
