@@ -10,7 +10,7 @@ You will learn
     that residual networks can do without batch norm: SkipInit
 Builds on: nothing. Papers: He et al. 2015 (arXiv:1512.03385), sections 3 and 4.1; Yang et al. 2019
 (arXiv:1902.08129) and De & Smith 2020 (arXiv:2002.10444) for the theory.
-Takes about 40 seconds on two cores (the built-in Shapes-10, at 16x16 pixels); it runs on the CPU
+Takes about 45 seconds on two cores (the built-in Shapes-10, at 16x16 pixels); it runs on the CPU
 whatever --device says, in float64 where float32 would round to zero.
 Writes block.png, gradient_flow.png, report.txt and results.json to
 outputs/01_basic_residual_block/.

@@ -8,7 +8,7 @@ You will learn
     what one block is worth: delete it, train nothing anew, and look at the accuracy
 Builds on: lessons 1 and 2. Papers: He et al. 2015 (arXiv:1512.03385), section 4; Veit et al. 2016
 (arXiv:1605.06431), section 4.1; Yang et al. 2019 (arXiv:1902.08129), section 4.
-Takes about three minutes on two cores (20 networks on 256 images of Shapes-10, at 12x12 pixels).
+Takes about four minutes on two cores (20 networks on 256 images of Shapes-10, 12x12 pixels).
 Writes training_curves.png, gradients.png, lesions.png, report.txt and results.json to
 outputs/03_training_comparison/; with --rates also rates.png.
 

@@ -10,7 +10,7 @@ Builds on: lessons 1 to 3. Papers: He et al. 2016 (arXiv:1603.05027); De & Smith
 (arXiv:2002.10444); Zagoruyko & Komodakis 2016 (arXiv:1605.07146); Xie et al. 2017
 (arXiv:1611.05431); Huang et al. 2017 (arXiv:1608.06993); Hu et al. 2018 (arXiv:1709.01507); Xiong
 et al. 2020 (arXiv:2002.04745).
-Takes about three minutes on two cores (the built-in Shapes-10, at 12x12 and 8x8 pixels).
+Takes about four minutes on two cores (the built-in Shapes-10, at 12x12 and 8x8 pixels).
 Writes deep_training.png, variants.png, transformer.png, report.txt and results.json to
 outputs/04_residual_variants/.
 

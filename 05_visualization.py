@@ -8,7 +8,7 @@ You will learn
 Builds on: lessons 1 to 3. Papers: Yang et al. 2019 (arXiv:1902.08129), theorem 3.10; Li et al. 2018
 (arXiv:1712.09913), sections 4 and 6; Kornblith et al. 2019 (arXiv:1905.00414), section 3; Alain &
 Bengio 2016 (arXiv:1610.01644).
-Takes about a minute on two cores (ten networks trained on the built-in Shapes-10, at 12x12).
+Takes about 70 seconds on two cores (ten networks trained on the built-in Shapes-10, at 12x12).
 Writes gradient_flow.png, loss_landscape.png, architecture.png, feature_evolution.png, report.txt
 and results.json to outputs/05_visualization/, with --checkpoint to
 outputs/05_visualization_checkpoint/.

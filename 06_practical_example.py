@@ -7,7 +7,7 @@ You will learn
     what a checkpoint must hold for a training to continue as if it had never stopped
 Builds on: lessons 1 and 2. Papers: He et al. 2015 (arXiv:1512.03385), section 4.2; Loshchilov &
 Hutter 2017 (arXiv:1608.03983) for the cosine schedule.
-Takes about 100 seconds on two cores (a small ResNet on the built-in Shapes-10).
+Takes about two minutes on two cores (a small ResNet on the built-in Shapes-10).
 Writes curves.png, confusion.png, calibration.png, mistakes.png, best.pt, last.pt, report.txt and
 results.json to outputs/06_practical_example/; with --evaluate all but curves and networks to
 outputs/06_practical_example_evaluation/; with --predict nothing.

@@ -118,13 +118,9 @@ def keep_longer(path: Path, data: str, device: str, commit: str) -> Path:
     """Keep the training errors of lesson 3 after a training of another length."""
     results = json.loads(path.read_text(encoding="utf-8"))
     epochs = results["settings"]["epochs"]
-    kept = {
-        "command": f"python 03_training_comparison.py --data shapes --epochs {epochs}",
-        "data": data,
-        "device": device,
-        "commit": commit,
-        "errors": results["measured"]["errors"],
-    }
+    kept = {"command": f"python 03_training_comparison.py --data shapes --epochs {epochs}"}
+    kept |= {"data": data, "device": device, "commit": commit}
+    kept["errors"] = results["measured"]["errors"]
     target = RECORDED / "longer.json"
     target.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
     return target
