@@ -82,7 +82,7 @@ def main(argv: list[str] | None = None) -> dict:
     report.section("1. A residual block by hand equals the class")
     # Code that runs can still be wrong. The same weights must give the same numbers.
     difference = measured["by_hand_difference"] = by_hand_difference()
-    report.say(f"largest relative difference: {difference:.1e}")
+    report.say(f"largest relative difference: {difference:.2g}")
     report.check("by hand equals BasicBlock", difference < 1e-5)
 
     report.section("2. PlainBlock -> BasicBlock: the shortcut is the whole difference")
@@ -348,7 +348,7 @@ def flow_table(outputs: dict, weights: dict) -> list[dict]:
         row["at outputs: first / last"] = f"{gradients.first_over_last(runs):.1e}"
         row["law, towards the input"] = gradients.growth(runs)
         for name, block in (("first", 0), ("last", -1)):
-            row[f"|g|/|w| {name}"] = f"{statistics.median(run[block] for run in weights[key]):.0e}"
+            row[f"|g|/|w| {name}"] = f"{statistics.median(run[block] for run in weights[key]):.1g}"
         rows.append(row)
     return rows
 

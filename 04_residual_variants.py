@@ -266,7 +266,7 @@ def by_hand(report) -> dict[str, float]:
         "PyTorch's post-norm layer": (post_norm(words, last), last(words)),
     }
     differences = {n: analysis.relative_difference([a], [b]) for n, (a, b) in pairs.items()}
-    report.say(f"Largest relative difference of the two: {max(differences.values()):.1e}")
+    report.say(f"Largest relative difference of the two: {max(differences.values()):.2g}")
     for name, difference in differences.items():
         report.check(f"by hand equals {name}", difference < 1e-5)
     return differences

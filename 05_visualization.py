@@ -237,7 +237,7 @@ def compare_by_hand(report, model: torch.nn.Module) -> float:
             ours = direction[name].cpu()
             differences.append(analysis.relative_difference([expected], [ours]))
     moved, still = len(differences), len(direction) - len(differences)
-    report.say(f"Largest relative difference of the two: {max(differences):.1e}")
+    report.say(f"Largest relative difference of the two: {max(differences):.2g}")
     report.say(f"{moved} weight tensors move. {still} biases and batch-norm parameters stay fixed.")
     report.check("by hand equals analysis.landscape.random_direction", max(differences) < 1e-5)
     return max(differences)

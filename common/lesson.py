@@ -197,6 +197,12 @@ def device(name: str) -> str:
     return name
 
 
+def filled(text: str, width: int = 96) -> str:
+    """The text in lines; a number stays with its unit, its deviation and its name."""
+    kept = re.sub(r" (?=[±%=])|(?<=[±=]) ", "\N{NO-BREAK SPACE}", text)
+    return textwrap.fill(kept, width, break_on_hyphens=False).replace("\N{NO-BREAK SPACE}", " ")
+
+
 class Report:
     """Prints what a lesson finds and writes the same to report.txt and results.json; of several
     processes the first one does.
@@ -302,18 +308,18 @@ class Report:
         counted = f", n = {entry['n']}" if seeds else " (exact)"
         self.say(f"[{entry['verdict']}] {sentence}")
         for line in (f"measured: {entry['measured']}{counted}", f"source: {source}"):
-            self.say(textwrap.indent(textwrap.fill(line, 94), "    "))
+            self.say(textwrap.indent(filled(line, 94), "    "))
         self.say()
 
     def ask(self, question: str) -> None:
         """Print what the reader may predict before the numbers come; `answer` returns to it."""
-        self.say("\n" + textwrap.fill(f"Predict first: {question}", 96))
+        self.say("\n" + filled(f"Predict first: {question}"))
 
     def answer(self, text: str, experiment: str) -> None:
         """Print what was measured of the question of `ask`, and one experiment to go on with."""
         self.section("What did you predict?")
-        self.say(textwrap.fill(text, 96))
-        self.say(textwrap.fill(f"Try next: {experiment}", 96, break_on_hyphens=False))
+        self.say(filled(text))
+        self.say(filled(f"Try next: {experiment}"))
 
     def figure(self, figure, name: str) -> None:
         """Write a matplotlib figure as PNG, whole or not at all; a notebook shows it."""
