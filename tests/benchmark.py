@@ -30,6 +30,7 @@ import torchvision
 from torchvision import transforms
 
 BATCH = 128
+MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)  # as copied with the code
 RECORDED = Path(__file__).resolve().parent.parent / ".github" / "recorded"
 NAMES = {True: "benchmark.json", False: "benchmark-float32.json"}  # by native_bf16
 
@@ -39,9 +40,8 @@ class Images(torch.utils.data.Dataset):
 
     def __init__(self, split: data.Split):
         self.pixels, self.labels = split.images.permute(0, 2, 3, 1).numpy(), split.labels.tolist()
-        mean, std = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
         crop, flip = transforms.RandomCrop(32, padding=4), transforms.RandomHorizontalFlip()
-        last = [transforms.ToTensor(), transforms.Normalize(mean, std)]
+        last = [transforms.ToTensor(), transforms.Normalize(MEAN, STD)]
         self.transform = transforms.Compose([crop, flip, *last])
 
     def __len__(self):
@@ -80,11 +80,16 @@ def our_step(device: str):
     return lambda x, y: training.train_step(model, x, y, optimizer, device)
 
 
-def copied_step(device: str):
-    """A training step on torchvision's ResNet-18 with the stem swapped."""
+def copied_network() -> nn.Module:
+    """Torchvision's ResNet-18 with the stem swapped."""
     model = torchvision.models.resnet18(num_classes=10)
     model.conv1, model.maxpool = nn.Conv2d(3, 64, 3, 1, 1, bias=False), nn.Identity()
-    model = model.to(device).train()
+    return model
+
+
+def copied_step(device: str):
+    """A training step on `copied_network`."""
+    model = copied_network().to(device).train()
     optimizer = torch.optim.SGD(model.parameters(), 0.05, 0.9, weight_decay=5e-4, nesterov=True)
 
     def step(x, y):
