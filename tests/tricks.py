@@ -92,7 +92,7 @@ TRICKS = {
     "the recipe": Run(),
     "without Muon": Run({"muon": 0.0}),  # at the best of RATES
     "without label smoothing": Run({"smoothing": 0.0}),
-    "growing images": Run({"sizes": (24, 32)}),
+    "growing images": Run({"sizes": ()}),  # at 3/4 of their size, then whole
     "average of the weights": Run({"ema": 0.95}),
     "whitening stem": Run(changes=(whitening_stem,)),
     "identity start": Run(changes=(identity_start,)),
@@ -115,9 +115,9 @@ def train(dataset: Dataset, widths: list[int], epochs: int, seed: int, run: Run)
             change(model, dataset)
     trainer = training.Trainer(model, dataset, epochs, **RECIPE | run.options, seed=seed)
     rows = list(trainer.run())
-    views = []
+    views, size = [], dataset.val.images.shape[3]
     for shift in (0, -1, 1):
-        pixels = (torch.arange(dataset.val.images.shape[3]) + shift).clamp(0, 31)
+        pixels = (torch.arange(size) + shift).clamp(0, size - 1)
         images = dataset.val.images[:, :, pixels][:, :, :, pixels]
         moved = replace(dataset, val=dataset.val._replace(images=images))
         for mirror in (False, True):
@@ -151,12 +151,14 @@ def main(argv: list[str] | None = None) -> dict:
     add("what", choices=("tricks", "skips"), help="what is compared")
     add("--data-dir", type=Path, help="folders of images; else torchvision's CIFAR-10")
     add("--seeds", type=lesson.natural, nargs="+", default=[0, 1, 2], help="(default: 0 1 2)")
-    add("--widths", type=lesson.positive, nargs=3, default=[64, 128, 128], help="of the groups")
+    add("--widths", type=lesson.positive, nargs=3, default=[32, 64, 64], help="of the groups")
+    add("--size", type=lesson.positive, default=16, help="pixels (default: %(default)s)")
     add("--epochs", type=lesson.positive, default=3, help="(default: %(default)s)")
+    add("--data", metavar="NAME", help="what the record calls the images")
     add("--record", metavar="DEVICE", help="keep what was measured for .github/results.md")
     args = flags.parse_args(argv)
-    dataset = data.load("cifar10", args.data_dir, download=True)
-    folder = RUNS / "-".join(map(str, [*args.widths, args.epochs]))
+    dataset = data.load("auto", args.data_dir, size=args.size, download=True)
+    folder = RUNS / "-".join(map(str, [*args.widths, args.size, args.epochs]))
 
     def measure(name: str, run: Run, seed: int) -> dict:
         path = folder / f"{name.replace(' ', '-').replace(',', '')}-{seed}.json"
@@ -166,15 +168,25 @@ def main(argv: list[str] | None = None) -> dict:
 
     runs = SKIPS
     if args.what == "tricks":
+        growing = Run({"sizes": (3 * args.size // 4, args.size)})
         sgd = Run({"muon": 0.0, "lr": best_rate(measure)})
-        runs = TRICKS | {"without Muon": sgd}
+        runs = TRICKS | {"without Muon": sgd, "growing images": growing}
     found = {name: {} for name in runs}
     for seed in args.seeds:
         for name, run in runs.items():
             found[name][seed] = measure(name, run, seed)
     if args.record:
-        where = {"device": args.record, "data": dataset.name, "torch": torch.__version__}
-        where |= {"widths": args.widths, "epochs": args.epochs, "seeds": args.seeds}
+        where = {
+            "device": args.record,
+            "data": args.data or dataset.name,
+            "torch": torch.__version__,
+        }
+        where |= {
+            "widths": args.widths,
+            "size": args.size,
+            "epochs": args.epochs,
+            "seeds": args.seeds,
+        }
         path = RECORDED / f"{args.what}.json"
         path.write_text(json.dumps(where | {"runs": found}, indent=1) + "\n", encoding="utf-8")
     return found
