@@ -23,9 +23,10 @@ import statistics
 from functools import partial
 
 from common import analysis, data, lesson, models, plotting, training
-from common.analysis import Seeds, gradients
+from common.analysis import Seeds, gradients, growth
 from common.analysis.comparison import times
-from common.analysis.gradients import CONDITIONS, PREDICTED, THEORY, exponent, factor_per_layer
+from common.analysis.gradients import CONDITIONS
+from common.analysis.growth import PREDICTED, THEORY, exponent, factor_per_layer
 from common.blocks import BasicBlock, PlainBlock, SkipInitBlock
 
 import torch
@@ -52,9 +53,9 @@ numbers?"""
 MEMORY = "memory: 1.2 GB, and 3 MB more for each block and core"
 WHY_A_POWER = """\
 residual, BN: the gradient at block l goes as l ** {:.2f}. Why a power? Behind batch norm every F(x)
-has one size. So the variance of x grows in proportion to l (De & Smith 2020). A late block changes
-only a small part of a large x. It multiplies the gradient by about 1 + c/l. The product of all
-these is a power law, l ** -c. Such a network has no fixed factor a layer."""
+has one size. So in theory the variance of x grows in proportion to l (De & Smith 2020). A late
+block changes only a small part of a large x. It multiplies the gradient by about 1 + c/l. The
+product of all these is a power law, l ** -c. Such a network has no fixed factor a layer."""
 CLOSING_WORDS = """
 Batch norm is not the only remedy. Fixup (Zhang et al. 2019, arXiv:1901.09321) and ReZero
 (Bachlechner et al. 2020, arXiv:2003.04887) do without it, too. The shortcut is not the only one,
@@ -139,19 +140,17 @@ def main(argv: list[str] | None = None) -> dict:
     report.say(
         "x0.4 a layer: each layer leaves 0.4 of the gradient. l ** -1: it goes as 1/l, where l"
     )
-    report.say(
-        f"is a block's number. So it grows {args.blocks}-fold on its way from the last block."
-    )
-    report.say(f"Level: first and last block differ by less than a factor of {gradients.LEVEL}.")
+    report.say(f"is a block's number. By that law it grows {args.blocks}-fold from last to first.")
+    report.say(f"Level: first and last block differ by less than a factor of {growth.LEVEL}.")
     report.say("|g|/|w|: the size of a layer's gradient over that of its weights, see section 8.")
     claim_course(report, factors, outputs)
     claim_laws(report, outputs)
-    if gradients.first_over_last(outputs["residual", NO_NORM]) > gradients.LEVEL:
+    if growth.first_over_last(outputs["residual", NO_NORM]) > growth.LEVEL:
         report.say(
             "The shortcut alone is no remedy. Without batch norm, and with Kaiming's larger first"
         )
         report.say("weights, the gradient of residual blocks explodes, too.")
-    if gradients.is_level(outputs["residual", DEFAULT]):
+    if growth.is_level(outputs["residual", DEFAULT]):
         report.say(
             "Residual blocks are level even without batch norm, if their first weights are so"
         )
@@ -176,7 +175,7 @@ def main(argv: list[str] | None = None) -> dict:
     for name, results in (("factor_per_layer", factors), ("exponent", exponents)):
         measured[name] = {", ".join(key): values for key, values in results.items()}
     measured["gradients"] = {", ".join(key): runs for key, runs in towers.items()}
-    ends = [times(gradients.log_ends(outputs[kind, BN])) for kind in models.TWINS]
+    ends = [times(growth.log_ends(outputs[kind, BN])) for kind in models.TWINS]
     report.answer(ANSWER.format(*ends), EXPERIMENT)
     return report.save(measured)
 
@@ -345,8 +344,8 @@ def flow_table(outputs: dict, weights: dict) -> list[dict]:
     rows = []
     for key, runs in outputs.items():
         row = {"tower": ", ".join(key)}
-        row["at outputs: first / last"] = f"{gradients.first_over_last(runs):.1e}"
-        row["law, towards the input"] = gradients.growth(runs)
+        row["at outputs: first / last"] = f"{growth.first_over_last(runs):.1e}"
+        row["law, towards the input"] = growth.law_of(runs)
         for name, block in (("first", 0), ("last", -1)):
             row[f"|g|/|w| {name}"] = f"{statistics.median(run[block] for run in weights[key]):.1g}"
         rows.append(row)
@@ -358,11 +357,11 @@ def claim_course(report, factors: dict[tuple[str, str], Seeds], outputs: dict) -
     claim = "plain blocks as PyTorch initialises them, no batch norm: the gradient vanishes"
     factor, source = factors["plain", DEFAULT], PREDICTED[DEFAULT]
     report.claim(claim, factor, "<", 1.0, source, "times {:.3f} a layer")
-    claim = "plain blocks with batch norm: the gradient explodes. It does not vanish"
+    claim = "untrained plain blocks with batch norm: the gradient explodes. It does not vanish"
     factor, source = factors["plain", BN], PREDICTED[BN]
     report.claim(claim, factor, ">", 1.0, source, "times {:.3f} a layer")
     claim = "with batch norm, the gradient grows less with shortcuts than without"
-    plain, residual = (gradients.log_ends(outputs[kind, BN]) for kind in models.TWINS)
+    plain, residual = (growth.log_ends(outputs[kind, BN]) for kind in models.TWINS)
     source, measured = (
         "Yang et al. 2019; De & Smith 2020",
         f"{times(residual)} against {times(plain)}",
@@ -374,8 +373,8 @@ def claim_laws(report, outputs: dict[tuple[str, str], list]) -> None:
     """By which law the gradients of networks with batch norm grow."""
     # An exponential is a straight line over the block's number, a power law over its logarithm.
     measured = "misfit {:.3f} against {:.3f} (mean square, of log(gradient))"
-    power = partial(gradients.misfit, law="power law")
-    exponential = partial(gradients.misfit, law="exponential")
+    power = partial(growth.misfit, law="power law")
+    exponential = partial(growth.misfit, law="exponential")
     claim = "plain blocks with batch norm: a factor per layer fits better than a power of depth"
     left, right = (Seeds.of(outputs["plain", BN], law) for law in (exponential, power))
     report.claim(claim, left, "<", right, "Yang et al. 2019", measured)
@@ -404,7 +403,7 @@ def compare_with_theory(report, factors: dict[tuple[str, str], Seeds], layers: i
 def claim_weights(report, outputs: dict, weights: dict) -> None:
     """Whether an explosion at the outputs is one of the weights' gradients, too."""
     claim = "residual, no batch norm: the gradient grows more at the outputs than at the weights"
-    of_x, of_w = (gradients.log_ends(runs["residual", NO_NORM]) for runs in (outputs, weights))
+    of_x, of_w = (growth.log_ends(runs["residual", NO_NORM]) for runs in (outputs, weights))
     source = "the weights' gradient is a product of x, which grows, and x's gradient, which shrinks"
     measured = f"first over last block: {times(of_x)} against {times(of_w)}"
     report.claim(claim, of_x, ">", of_w, source, measured)
@@ -430,7 +429,7 @@ def say_skipinit(report, runs: list[gradients.BlockGradients]) -> None:
     spread = [f"{max(scalars) / min(scalars):,.0f}" for scalars in sizes]
     report.say("In the first step alpha learns alone, in the next one F, too. The gradients of the")
     report.say("alphas are not level. The largest of a tower over its smallest, seed by seed:")
-    report.say(f"{', '.join(spread)}. That is chance: each sums random features of either sign.")
+    report.say(f"{', '.join(spread)}. Probably by chance: each sums random features.")
     report.say(f"Along the blocks they go as l ** {Seeds.of(sizes, exponent):.2f}.")
 
 

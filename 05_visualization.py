@@ -25,7 +25,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from common import UserError, analysis, blocks, data, lesson, models, plotting, training
-from common.analysis import Seeds, gradients, published
+from common.analysis import Seeds, gradients, growth, published
 from common.analysis.landscape import STATISTICS
 from common.plotting.diagram import DRAWABLE
 
@@ -56,7 +56,7 @@ EXPERIMENT = """python 05_visualization.py --radius 1 goes farther, up to a filt
 Around which networks does the loss rise more there?"""
 STOPPED = """\
 Epochs: how often a network saw its {} images until its loss on them fell below {}. There it was
-stopped, so that all know the images about equally well. Guessing has a loss of {:.2f}."""
+stopped: all know the images about as well. Guessing has a loss of {:.2f}."""
 THEORY = """\
 Factor: by what a layer multiplies the gradient on its way back. Below 1 it shrinks, above 1 it
 grows. First / last: the gradient at the first block over that at the last one. BN: batch norm.
@@ -69,13 +69,14 @@ middle. Curves downwards: the share of the plane where the surface bends down in
 Batch norm uses the averages that it kept in training (running), or new ones of the moved network
 (recomputed). Mean and deviation are over networks, each with directions of its own."""
 EQUAL = """\
-With running averages all networks were stopped at the same loss, with recomputed ones it differs.
-How long they trained differs, too (section 0)."""
+With running averages all networks have about the same loss, that of section 0's table. With
+recomputed ones it differs, and so does how long they trained."""
 PROBES = """\
 A linear classifier, called a probe, is fitted on what a block gives out. The network stays as it
 is. The shares are of validation images whose class the probe tells. The first one sees nothing but
 an image's mean colour. Similarity (CKA) is 1 if two blocks give the same but for rotation and
-scale, and about 0 if they have nothing in common. It is the mean over all pairs of blocks."""
+scale, and about 0 if they have nothing in common. It is the mean over all pairs of blocks. How long
+the networks trained differs (section 0), which may matter."""
 BLOCKS = ["PlainBlock", "BasicBlock", "Bottleneck", "PreActBlock"]
 
 
@@ -247,12 +248,12 @@ def report_gradients(report, start: dict, trained: dict) -> dict:
     """Factors per layer beside theory's; two claims about untrained networks."""
     norms = {", ".join(key): runs for key, runs in start.items()}
     after = {f"{name}, BN, after training": runs for name, runs in trained.items()}
-    factors = {key: Seeds(map(gradients.factor_per_layer, runs)) for key, runs in norms.items()}
-    theory = {f"plain, {name}": factor for name, factor in gradients.THEORY.items()}
+    factors = {key: Seeds(map(growth.factor_per_layer, runs)) for key, runs in norms.items()}
+    theory = {f"plain, {name}": factor for name, factor in growth.THEORY.items()}
     ratios = {key: factors[key].mean / factor for key, factor in theory.items()}
-    report.table(gradients.factor_table(norms | after, factors, theory))
+    report.table(growth.factor_table(norms | after, factors, theory))
     report.say(THEORY)
-    default, predicted = gradients.CONDITIONS[0], gradients.PREDICTED
+    default, predicted = gradients.CONDITIONS[0], growth.PREDICTED
     key = f"plain, {default}"
     claim = "without batch norm, PyTorch's initial values let a plain network's gradient shrink"
     measured = f"{{:.3f}} a layer, {ratios[key]:.2f} of theory's"
@@ -291,7 +292,7 @@ def claim_flatness(report, landscapes: dict, nets: dict) -> None:
         report.claim(claim, residual, "<", plain, published.FLATTER, measured)
     shares = {name: f.curves_downwards("recomputed") for name, f in landscapes.items()}
     plain, _ = in_pairs(nets, shares)
-    claim = "at most 5 % of the surface around plain networks curves downwards"
+    claim = "near plain networks at most 5 % of a random plane curves downwards"
     source, measured = published.SHALLOW_IS_BENIGN, "{:.1%} with recomputed averages"
     report.claim(claim, plain, "<=", 0.0, source, measured, margin=0.05)
 

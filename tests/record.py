@@ -31,6 +31,7 @@ PAGES = [ROOT / "README.md"]  # of words and tables
 PAGES += [ROOT / ".github" / f"{name}.md" for name in ("results", "exercises")]
 TABLES = ("main_result", "first_lines", "lessons", "found")  # of the README
 TABLES += ("cifar10", "models", "variants", "finetune", "speed", "longer")
+TABLES += ("time_to_accuracy", "tricks", "skips")
 
 
 def refresh_table(readme: str, name: str, table: str) -> str:

@@ -51,7 +51,7 @@ MODELS = [
 QUESTION = {  # by lesson: what it asks, and its answer in a line
     "1": (
         "What does the arrow do to one block, and to the gradient of many?",
-        "Doing nothing is free. With batch norm gradients no longer grow exponentially.",
+        "Doing nothing gets easy. At the start gradients no longer grow exponentially with depth.",
     ),
     "2": (
         "How do blocks become ResNet-50, and how do we know that ours is right?",
@@ -83,19 +83,20 @@ QUESTIONS = {  # for the README: claims of the lessons, by question, as they beg
     ],
     "Do gradients vanish in plain networks?": [
         "plain blocks as PyTorch initialises them",
-        "plain blocks with batch norm: the gradient explodes",
+        "untrained plain blocks with batch norm: the gradient explodes",
         "with batch norm, the gradient grows less",
     ],
     "What lets 1,001 layers learn? (Guessing: a loss of 2.3)": [
-        "1,001 layers begin to learn if no ReLU",
         "with ReLUs on the path 1,001 layers learn less",
+        "with ReLUs on the path 1,001 layers learn better",
         "110 layers without batch norm",
     ],
     "Where should the norm stand in a Transformer?": [
         "near the output of",
         "without warm-up pre-norm",
+        "each at its own best rate, pre-norm",
     ],
-    "What did we expect, and not find?": [
+    "What did we expect of networks of 14 and 20 layers, and not find?": [
         "on 32x32 images",
         "the loss is flatter around residual networks (running",
         "half-way through, a linear classifier",
@@ -131,8 +132,8 @@ What the six lessons measured with `--data shapes`. `python -m tests.record` run
 this page. Both sides of a claim start from the same seeds, which number its networks. A claim
 *holds* if all of at least five pairs agree. It *does not hold* if all say the opposite. Otherwise
 it is *unclear*, with the number of pairs that agree. Without any difference five pairs agree by
-chance once in 32 times, and once more they all oppose. The number of claims is not corrected for.
-Where a claim allows a margin, it says so. Numbers are mean ± standard
+chance once in 32 times, and once more they all oppose. That is not so where a claim has a margin or
+a fixed limit, which it says. The number of claims is not corrected for. Numbers are mean ± standard
 deviation. Losses are in nats, the unit of the natural logarithm."""
 
 PAGE = """# Mistakes in public implementations of residual networks
@@ -199,7 +200,7 @@ def long_runs(recorded: Path) -> dict[str, list[dict]]:
         run = json.loads(path.read_text(encoding="utf-8"))
         runs[run["flags"]].append(run)
     for flags, found in runs.items():
-        assert len({(run["data"], run["device"]) for run in found}) < 2, flags
+        assert len({run["data"] for run in found}) < 2, flags
         assert len({run["seed"] for run in found}) == len(found), flags
     return runs
 
@@ -210,19 +211,94 @@ def cifar10(recorded: Path) -> str:
     for flags, found in long_runs(recorded).items():
         if not found:
             continue
-        place = f"{found[0]['data']}, {found[0]['device']}"
-        places += [place] if place not in places else []
+        minutes = {}
+        for run in found:
+            place = f"{run['data']}, {run['device']}"
+            places += [place] if place not in places else []
+            letter = LETTERS[places.index(place)]
+            minutes.setdefault(letter, []).append(run["seconds"] / 60)
+        spent = ", ".join(f"{statistics.median(m):.0f} ({k})" for k, m in minutes.items())
         test, mirror = (accuracy([run[key] for run in found]) for key in ("test", "mirror"))
-        minutes = f"{statistics.median(run['seconds'] for run in found) / 60:.0f}"
         halves += map(half_interval, found)
         both = f"{test.split(' (')[0]}, {mirror}"
-        shown = f"`{flags.removeprefix('--model ')}`", both
-        rows.append([*shown, f"{minutes} ({LETTERS[places.index(place)]})"])
+        rows.append([f"`{flags.removeprefix('--model ')}`", both, spent])
     table = markdown(["`--model` and flags", "test, mirror (%)", "minutes"], rows, "12")
     where = "; ".join(map(": ".join, zip(LETTERS, places, strict=False)))
     return (
         f"{table}\n\nMinutes of training: the median run's. On {where}. That the test images are "
         f"a sample alone makes a 95 % interval (Wilson's) of up to ±{max(halves):.1f} points."
+    )
+
+
+def tricks(recorded: Path) -> str:
+    """What tests/tricks.py measured with each trick left out or added."""
+    kept = json.loads((recorded / "tricks.json").read_text(encoding="utf-8"))
+    right = {
+        name: {n: Seeds(run[f"views {n}"] for run in runs.values()) for n in (1, 2, 6)}
+        for name, runs in kept["runs"].items()
+    }
+    recipe = right.pop("the recipe")
+    changed = {name: views[1] for name, views in right.items()}
+    sgd = f"without Muon: SGD at {kept['sgd_rate']:g}, the best of {kept['sgd_rates']}"
+    changed = {sgd if name == "without Muon" else name: seeds for name, seeds in changed.items()}
+    changed |= {"mirror images in the test": recipe[2], "six views in the test": recipe[6]}
+    rows = [["the recipe", f"{recipe[1]:.1%}", ""]]
+    for name, seeds in changed.items():
+        points = [100 * (a - b) for a, b in zip(seeds, recipe[1], strict=True)]
+        better = f"{sum(p > 0 for p in points)} of {len(points)}"
+        gain = f"{statistics.fmean(points):+.1f}, better in {better}"
+        rows.append([name, f"{seeds:.1%}", gain])
+    table = markdown(["what is changed", "right", "points, seeds"], rows, "12")
+    return f"{table}\n\n{setting(kept)}"
+
+
+def skips(recorded: Path) -> str:
+    """What tests/tricks.py measured with and without skips, from two kinds of first weights."""
+    kept = json.loads((recorded / "skips.json").read_text(encoding="utf-8"))
+    rows, gains = [], []
+    for residual in (1, 3):
+        for start in ("default", "identity"):
+            cells = (kept["runs"][f"{residual}, {skip}, {start}"] for skip in ("skip", "no skip"))
+            skip, none = (Seeds(run["views 1"] for run in cell.values()) for cell in cells)
+            judged = mark(verdict(skip, ">", none))
+            gains.append(f"{100 * (skip.mean - none.mean):+.1f}")
+            rows.append([f"{residual}, {start}", f"{skip:.1%}", f"{none:.1%}", judged])
+    header = ["convolutions a group, first weights", "skip", "no skip", "a skip is better"]
+    said = "A skip brings {} points in seven convolutions and {} in thirteen".format(*gains[::2])
+    said += ". From a start near the identity it brings {} and {}.".format(*gains[1::2])
+    return f"{markdown(header, rows, '12')}\n\n{said} {setting(kept)}"
+
+
+def setting(kept: dict) -> str:
+    """How tests/tricks.py trained, for the line below a table."""
+    widths = "-".join(map(str, kept["widths"]))
+    return (
+        f"Right validation images, mean ± deviation over n = {len(kept['seeds'])} seeds: "
+        f"`cifar_pool_resnet-{widths}`, {kept['epochs']} epochs, {kept['data']} at "
+        f"{kept['size']}x{kept['size']} pixels, on {kept['device']}."
+    )
+
+
+def time_to_accuracy(recorded: Path) -> str:
+    """What tests/time_to_accuracy.py measured."""
+    kept = json.loads((recorded / "time_to_accuracy.json").read_text(encoding="utf-8"))
+    ours = next(r for r in kept["ours"] if r["val_accuracy"] >= kept["target"])
+    theirs = kept["copied"][-1]
+
+    def percent(row: dict) -> str:
+        return f"{100 * row['val_accuracy']:.1f} %"
+
+    there = f"there after {theirs['seconds']:,.0f} s"
+    if theirs["val_accuracy"] < kept["target"]:
+        there = f"at {percent(theirs)} when it was stopped after {theirs['seconds']:,.0f} s"
+    alike = "ours in bfloat16" if kept["native_bf16"] else "both in float32"
+    widths = "-".join(map(str, kept["widths"]))
+    return (
+        f"On {kept['device'].removesuffix(', in float32')}, {alike}, one seed: "
+        f"`cifar_pool_resnet-{widths}` had {percent(ours)} of the validation images right after "
+        f"{ours['seconds']:.0f} s, when its schedule of {kept['epochs']} epochs ended. The copied "
+        f"code was {there}, {theirs['seconds'] / ours['seconds']:.0f} times as long. "
+        f"{kept['data']}, torch {kept['torch']}."
     )
 
 
@@ -251,10 +327,7 @@ def claims_page(recorded: Path) -> str:
         )
         counted = sorted({f["n"] for f in findings if f["n"] != "exact"})
         n = f"n = {' or '.join(map(str, counted))} networks" if counted else "Exact"
-        exact = (
-            " Rows with one number are exact." if counted and len(counted) < len(findings) else ""
-        )
-        parts.append(f"{n}, on {results['data']}.{exact}")
+        parts.append(f"{n}, on {results['data']}.")
     notes = [f"[^{i}]: {source}" for i, source in enumerate(sources, 1)]
     return "\n\n".join([*parts, "## Sources", "\n".join(notes)]) + "\n"
 
@@ -266,7 +339,8 @@ def rows_of(findings: list[dict], sources: list[str]) -> list[list[str]]:
         if found["source"] not in sources:
             sources.append(found["source"])
         note = f"[^{sources.index(found['source']) + 1}]"
-        rows.append([found["claim"] + note, found["measured"], mark(found["verdict"])])
+        exact = " (exact)" if found["n"] == "exact" else ""
+        rows.append([found["claim"] + note, found["measured"] + exact, mark(found["verdict"])])
     return rows
 
 
@@ -288,7 +362,8 @@ def main_result(recorded: Path) -> str:
     n = len(at_best["plain-20"])
     how = (
         f"Mean ± standard deviation over n = {n} networks, each at the learning rate of its lowest "
-        "validation error. The curves show half and twice that rate, too. The images are from the "
+        "validation error. The curves show half and twice that rate, too. The command trains a few "
+        "more than were kept. The images are from the "
         f"{kept['data']}, shrunk to 12x12 pixels. On {kept['device']}:"
     )
     folded = f"<details><summary>How this was measured</summary>{how} "
@@ -405,7 +480,7 @@ def longer(recorded: Path) -> str:
     judged = verdict(errors["plain-56"], ">", errors["plain-20"])
     agree = {"holds": "In all seeds plain-56 still has the higher error than plain-20."}
     said = agree.get(judged, f"That plain-56 has the higher error than plain-20: {judged}.")
-    where = f"n = {len(errors['plain-56'])}, {kept['data']}, on {kept['device']}."
+    where = f"n = {len(errors['plain-56'])}, {kept['data']}, the last column on {kept['device']}."
     return f"{markdown(header, rows, '12')}\n\n{said} {where}"
 
 

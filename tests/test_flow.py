@@ -3,14 +3,9 @@ import weakref
 from typing import ClassVar
 
 from common import models, plotting
-from common.analysis import gradients
-from common.analysis.gradients import (
-    CONDITIONS,
-    THEORY,
-    factor_per_layer,
-    first_over_last,
-    is_level,
-)
+from common.analysis import gradients, growth
+from common.analysis.gradients import CONDITIONS
+from common.analysis.growth import THEORY, factor_per_layer, first_over_last, is_level
 from common.blocks import BasicBlock, PlainBlock, SkipInitBlock
 
 import pytest
@@ -22,8 +17,8 @@ import torch.nn.functional as F
 def test_which_gradients_are_level():
     """Norms at twenty blocks, the first next to the input, by their growth towards it."""
     growths = {1.0: True, 1.05: True, 0.95: True, 1.15: False, 1.3: False, 0.85: False, 0.7: False}
-    for growth, expected in growths.items():
-        assert is_level([[growth**i for i in range(19, -1, -1)]]) == expected, growth
+    for factor, expected in growths.items():
+        assert is_level([[factor**i for i in range(19, -1, -1)]]) == expected, factor
     assert is_level([[1.3, 1.0]])
 
 
@@ -171,18 +166,18 @@ def test_towers_are_measured_in_order_and_as_built():
 def test_fits_find_the_law_that_made_the_norms():
     exponential = [3 * 1.2 ** (2 * i) for i in range(20, 0, -1)]
     power = [5 * block**-0.9 for block in range(1, 21)]
-    assert gradients.fit(exponential, "exponential") == pytest.approx((-2 * math.log(1.2), 0))
-    assert gradients.fit(power, "power law") == pytest.approx((-0.9, 0))
-    assert gradients.exponent(power) == pytest.approx(-0.9)
-    assert gradients.misfit(power, "exponential") > 0.01
-    assert gradients.misfit(exponential, "power law") > 0.01
-    assert gradients.growth([exponential, exponential]) == "x1.200 ± 0.000 a layer"
-    assert gradients.growth([power, power]) == "l ** -0.90 ± 0.00"
-    assert gradients.growth([power]) == "l ** -0.90"
-    assert gradients.growth([exponential, power]) == "neither: exponential in 1 of 2"
-    assert gradients.growth([[1.5, 1.2, 1.0]]) == "level"
+    assert growth.fit(exponential, "exponential") == pytest.approx((-2 * math.log(1.2), 0))
+    assert growth.fit(power, "power law") == pytest.approx((-0.9, 0))
+    assert growth.exponent(power) == pytest.approx(-0.9)
+    assert growth.misfit(power, "exponential") > 0.01
+    assert growth.misfit(exponential, "power law") > 0.01
+    assert growth.law_of([exponential, exponential]) == "x1.200 ± 0.000 a layer"
+    assert growth.law_of([power, power]) == "l ** -0.90 ± 0.00"
+    assert growth.law_of([power]) == "l ** -0.90"
+    assert growth.law_of([exponential, power]) == "neither: exponential in 1 of 2"
+    assert growth.law_of([[1.5, 1.2, 1.0]]) == "level"
     with pytest.raises(ValueError, match="'linear'"):
-        gradients.fit(power, "linear")
+        growth.fit(power, "linear")
 
 
 def test_a_block_that_multiplies_by_one_and_a_share_of_its_number_makes_a_power_law():

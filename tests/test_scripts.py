@@ -90,7 +90,7 @@ def test_lesson_1_can_contradict_its_claims(tmp_path):
     outputs |= {("plain", script.BN): power, ("residual", script.BN): exploding}
     weights = {("residual", script.NO_NORM): exploding, ("plain", script.BN): vanishing}
     weights["plain", script.DEFAULT] = exploding
-    factor = script.gradients.factor_per_layer
+    factor = script.growth.factor_per_layer
     factors = {key: script.Seeds.of(runs, factor) for key, runs in outputs.items()}
     script.claim_course(report, factors, outputs)
     script.claim_laws(report, outputs)
@@ -99,7 +99,7 @@ def test_lesson_1_can_contradict_its_claims(tmp_path):
     runs = [script.gradients.BlockGradients([2.0, 1.0, 1.5], [0.0, 0.1, 0.0], [1.0, -4.0, 2.0])]
     script.say_skipinit(report, runs)
     assert len(report.failed) == 2
-    assert "seed by seed:\n4. That is chance" in "\n".join(report.lines)
+    assert "seed by seed:\n4. Probably by chance" in "\n".join(report.lines)
 
 
 def test_lesson_2_loads_weights_and_classifies(tmp_path):

@@ -26,7 +26,12 @@ import torch.nn as nn
 RUNS = Path("outputs") / "tricks"
 RECORDED = Path(__file__).resolve().parent.parent / ".github" / "recorded"
 RECIPE = {"batch_size": 512, "lr": 0.05, "smoothing": 0.2, "muon": 0.12}
-RATES = (0.1, 0.2, 0.4)  # of SGD for all, instead of Muon: the best on a seed of its own is taken
+RATES = (
+    0.2,
+    0.4,
+    0.8,
+    1.6,
+)  # of SGD for all, instead of Muon: the best on a seed of its own is taken
 RATE_SEED = 100
 
 
@@ -166,11 +171,12 @@ def main(argv: list[str] | None = None) -> dict:
         print(f"seed {seed}, {name}: " + ", ".join(f"{k} {v:.4g}" for k, v in found.items()))
         return found
 
-    runs = SKIPS
+    runs, more = SKIPS, {}
     if args.what == "tricks":
         growing = Run({"sizes": (3 * args.size // 4, args.size)})
         sgd = Run({"muon": 0.0, "lr": best_rate(measure)})
         runs = TRICKS | {"without Muon": sgd, "growing images": growing}
+        more = {"sgd_rate": sgd.options["lr"], "sgd_rates": ", ".join(f"{r:g}" for r in RATES)}
     found = {name: {} for name in runs}
     for seed in args.seeds:
         for name, run in runs.items():
@@ -188,7 +194,9 @@ def main(argv: list[str] | None = None) -> dict:
             "seeds": args.seeds,
         }
         path = RECORDED / f"{args.what}.json"
-        path.write_text(json.dumps(where | {"runs": found}, indent=1) + "\n", encoding="utf-8")
+        path.write_text(
+            json.dumps(where | more | {"runs": found}, indent=1) + "\n", encoding="utf-8"
+        )
     return found
 
 

@@ -100,7 +100,7 @@ def lesion_curves(lesions: dict, chance: float, setup: str):
         for kind in style.TWINS
     }
     title = f"Without one block plain-{depths[0]} loses {lost['plain']:.0f} % of what it had above "
-    title += f"guessing, residual-{depths[0]} {lost['residual']:.0f} %"
+    title += f"guessing, residual-{depths[0]} {lost['residual']:.0f} %, on average"
     subtitle = f"{setup} and range. Dotted: where the resolution halves"
     figure, axes = style.new_figure(title, subtitle, 11, 4.8, ncols=2, sharey=True)
     labels = []
@@ -241,17 +241,17 @@ def _course(runs: list[list[float]]) -> str:
 
 
 def trade_off(table: dict, reference: str, setup: str):
-    """Test accuracy against the time of a training step; the area of a disk is its parameters.
+    """Validation accuracy against the time of a training step; a disk's area is its parameters.
 
     `table` holds, by network, an `analysis.variants.Result`; networks that diverged with a seed
-    are left out. The best is chosen by validation.
+    are left out.
     """
-    table = {n: costs for n, costs in table.items() if np.isfinite(costs.accuracy).all()}
+    table = {n: costs for n, costs in table.items() if np.isfinite(costs.validation).all()}
     if not table:
         return style.new_figure("Every network diverged with one seed or more", setup, 9, 5.2)[0]
-    mean = {name: 100 * costs.accuracy.mean for name, costs in table.items()}
+    mean = {name: 100 * costs.validation.mean for name, costs in table.items()}
     step = {name: costs.milliseconds for name, costs in table.items()}
-    best = max(table, key=lambda name: table[name].validation.mean)  # the test only reports
+    best = max(mean, key=mean.get)
     cheapest = min(step, key=step.get)
     title = f"Most accurate on validation images: {best}. Fastest: {cheapest}"
     setup += ". Area: parameters. Bars: standard deviation over seeds. Blue: the reference"
@@ -260,7 +260,7 @@ def trade_off(table: dict, reference: str, setup: str):
     for name, costs in table.items():
         colour = style.RESIDUAL if name == reference else style.OTHERS[0]
         x, y = step[name], mean[name]
-        deviation = 100 * costs.accuracy.deviation
+        deviation = 100 * costs.validation.deviation
         ax.plot([x, x], [y - deviation, y + deviation], color=style.GREY, linewidth=1)
         area = 500 * costs.parameters / largest
         ax.scatter(x, y, s=area, color=colour, alpha=0.8, edgecolors="white")
@@ -269,7 +269,7 @@ def trade_off(table: dict, reference: str, setup: str):
         text = ax.annotate(name, (x, y), (-12 if left else 12, 6), **place)
         text.set_path_effects([patheffects.withStroke(linewidth=3, foreground="white")])
     ax.set(xlabel="milliseconds for a training step on one core; all take as many steps")
-    ax.set(ylabel="test accuracy (%)")
+    ax.set(ylabel="validation accuracy (%)")
     ax.margins(0.15)
     return figure
 

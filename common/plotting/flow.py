@@ -2,7 +2,8 @@
 
 import re
 
-from common.analysis.gradients import CONDITIONS, THEORY, first_over_last, growth
+from common.analysis.gradients import CONDITIONS
+from common.analysis.growth import THEORY, first_over_last, law_of
 
 import numpy as np
 
@@ -31,7 +32,7 @@ def towers(outputs: dict, weights: dict, images: str):
         networks = {kind: runs for (kind, c), runs in outputs.items() if c == condition}
         labels = {}
         for kind, runs in networks.items():
-            law = growth(runs).split(":")[0].replace("neither", "neither law")
+            law = law_of(runs).split(":")[0].replace("neither", "neither law")
             labels[kind] = f"{kind}\n{re.sub(' ± [0-9.]+', '', law)}"
         labels["theory"] = f"theory\nx{THEORY[condition]:.3f} a layer"
         _panel(above, condition, networks, labels, gap=0.12)

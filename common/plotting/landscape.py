@@ -48,8 +48,9 @@ def _rises(rises: dict[str, float]) -> str:
     """How much the loss rises around the networks, in words."""
     if set(rises) == set(style.TWINS):
         less, more = sorted(rises, key=rises.get)
-        title = f"Stopped at equal loss, {more} networks lie in the steeper bowl: around them the "
-        return title + f"loss rises by {rises[more]:.2f}, around {less} ones by {rises[less]:.2f}"
+        title = f"Stopped at about the same loss, {more} networks lie in the steeper bowl: around "
+        title += f"them the loss rises by {rises[more]:.2f}, around {less} ones by "
+        return title + f"{rises[less]:.2f}"
     parts = [f"{name} {rise:.2f}" for name, rise in rises.items()]
     return f"How much the loss rises around the weights: {', '.join(parts)}"
 

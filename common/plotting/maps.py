@@ -21,7 +21,8 @@ def gradient_maps(results: dict[str, list], late: int, setup: str):
     steps = next(list(run.gradients) for run in results[one] if run)
     ratios = 10 ** (above.mean(axis=0) - below.mean(axis=0))  # one a step
     title = f"{one}'s gradient is {ratios[0]:.1f} times as large as {other}'s at the start, "
-    title += f"{ratios[steps.index(late)]:.1f} times after {late} updates"
+    title += f"{ratios[steps.index(late)]:.1f} times after {late} updates, "
+    title += f"{ratios[-1]:.1f} times after {steps[-1]}"
     scale = {
         "vmin": min(m.min() for m in maps.values()),
         "vmax": max(m.max() for m in maps.values()),
