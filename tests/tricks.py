@@ -1,8 +1,8 @@
 """What does each trick of lesson 6's shortest recipe bring? Does so shallow a network need skips?
 
-    python -m tests.tricks tricks --data-dir DIR    each trick left out or added
-    python -m tests.tricks skips --data-dir DIR     {skip, none} x {identity start, default}
-    ... --record "one core of a laptop"             keep what was measured for .github/results.md
+    python -m tests.tricks tricks --data-dir DIR --epochs 2    each trick left out or added
+    python -m tests.tricks skips --data-dir DIR    {skip, none} x {identity start, default}
+    ... --record "one core of a laptop"    keep what was measured for .github/results.md
 
 Every run trains a `cifar_pool_resnet` and counts right validation images; the test images are not
 read. All runs of a seed start from the same weights, but for what is compared, and see the same
