@@ -51,6 +51,18 @@ EXPERIMENT = """\
 python 01_basic_residual_block.py --blocks 128 has twice as many blocks. What becomes of the two
 numbers?"""
 MEMORY = "memory: 1.2 GB, and 3 MB more for each block and core"
+HOW_TO_READ = """\
+Towers of {} blocks, not trained yet. The gradient comes from the last block. first / last: its size
+behind the first block over that behind the last block. Your prediction is about the first two rows.
+The others are for the curious."""
+LAWS = """\
+x0.4 a layer: each layer leaves 0.4 of the gradient. l ** -1: it goes as 1/l, where l is a block's
+number. By that law it grows {}-fold from last to first. Level: first and last block differ by less
+than a factor of {}. |g|/|w|: the size of a layer's gradient over that of its weights, see section
+8."""
+BESIDE_THEORY = """\
+{:.3f} of theory's {:.3f} a layer, {:.1f} standard deviations off. Over {} layers, from the last
+output to the first, that makes {:.2g} of theory's growth."""
 WHY_A_POWER = """\
 residual, BN: the gradient at block l goes as l ** {:.2f}. Why a power? Behind batch norm every F(x)
 has one size. So in theory the variance of x grows in proportion to l (De & Smith 2020). A late
@@ -88,11 +100,9 @@ def main(argv: list[str] | None = None) -> dict:
 
     report.section("2. PlainBlock -> BasicBlock: the shortcut is the whole difference")
     # Read from the source itself, so that this text cannot drift away from the code.
-    measured["source_difference"] = analysis.source_difference(
-        PlainBlock.forward, BasicBlock.forward
-    )
-    for line in measured["source_difference"]:
-        report.say(line)
+    lines = analysis.source_difference(PlainBlock.forward, BasicBlock.forward)
+    measured["source_difference"] = lines
+    report.say("\n".join(lines))
     report.say("`shortcut(x)` is x itself. Where the shapes differ it joins them (section 6).")
     kinds = (PlainBlock, BasicBlock)
     graphs = {kind.__name__: plotting.diagram.trace(kind(64, 64), 64, 56, 56) for kind in kinds}
@@ -116,9 +126,7 @@ def main(argv: list[str] | None = None) -> dict:
     # x can be added to F(x) only in F(x)'s shape, and the paper knows three ways to get it there.
     measured["shortcuts"] = shape_changes()
     report.table(measured["shortcuts"])
-    report.say(
-        "A adds channels of zeros. B has a 1x1 convolution on this shortcut, C on every one."
-    )
+    report.say("A adds channels of zeros. B has a 1x1 convolution on this shortcut, C on every.")
     report.say("Give 8 channels to a block for 16, and PyTorch refuses, as it should:")
     report.say(error_of_a_mismatch())
 
@@ -131,34 +139,14 @@ def main(argv: list[str] | None = None) -> dict:
     weights = {key: [run.weights for run in runs] for key, runs in towers.items()}
     factors = {key: Seeds.of(runs, factor_per_layer) for key, runs in outputs.items()}
     exponents = {key: Seeds.of(runs, exponent) for key, runs in outputs.items()}
-    report.say(
-        f"Towers of {args.blocks} blocks, not trained yet. The gradient comes from the last block."
-    )
-    report.say("first / last: its size behind the first block over that behind the last block.")
-    report.say("Your prediction is about the first two rows. The others are for the curious.")
+    report.explain(HOW_TO_READ.format(args.blocks))
     report.table(flow_table(outputs, weights))
-    report.say(
-        "x0.4 a layer: each layer leaves 0.4 of the gradient. l ** -1: it goes as 1/l, where l"
-    )
-    report.say(f"is a block's number. By that law it grows {args.blocks}-fold from last to first.")
-    report.say(f"Level: first and last block differ by less than a factor of {growth.LEVEL}.")
-    report.say("|g|/|w|: the size of a layer's gradient over that of its weights, see section 8.")
+    report.explain(LAWS.format(args.blocks, growth.LEVEL))
     claim_course(report, factors, outputs)
     claim_laws(report, outputs)
-    if growth.first_over_last(outputs["residual", NO_NORM]) > growth.LEVEL:
-        report.say(
-            "The shortcut alone is no remedy. Without batch norm, and with Kaiming's larger first"
-        )
-        report.say("weights, the gradient of residual blocks explodes, too.")
-    if growth.is_level(outputs["residual", DEFAULT]):
-        report.say(
-            "Residual blocks are level even without batch norm, if their first weights are so"
-        )
-        report.say(
-            "small, as PyTorch's, that F(x) is small beside x. That is not yet good training."
-        )
+    say_without_norm(report, outputs)
     compare_with_theory(report, factors, 2 * args.blocks - 2)
-    report.say(WHY_A_POWER.format(exponents["residual", BN]))
+    report.explain(WHY_A_POWER.format(exponents["residual", BN]))
 
     report.section("8. Relative to the weights: what a step of gradient descent can change")
     # Where x grows, the gradient at x shrinks, and the function may be the same. |g|/|w| is fair.
@@ -169,9 +157,7 @@ def main(argv: list[str] | None = None) -> dict:
     report.say(CLOSING_WORDS)
     figure = plotting.flow.towers(outputs, weights, f"{len(y)} images of {images.name}")
     report.figure(figure, "gradient_flow")
-    report.say(
-        "Look at its panel at the top right first: batch norm, without shortcuts and with them."
-    )
+    report.say("Look first at its panel at the top right: batch norm, without and with shortcuts.")
     for name, results in (("factor_per_layer", factors), ("exponent", exponents)):
         measured[name] = {", ".join(key): values for key, values in results.items()}
     measured["gradients"] = {", ".join(key): runs for key, runs in towers.items()}
@@ -216,10 +202,8 @@ def switch_off(report) -> float:
         nn.init.zeros_(block.bn2.weight)  # F ends in this scale; its shift is zero from the start
     from_identity = (residual(x) - F.relu(x)).abs().max().item()
     left_of_plain = plain(x).abs().max().item()
-    report.say(
-        "With F = 0 BasicBlock computes relu(0 + x). Behind another block x is not negative, so"
-    )
-    report.say(f"it passes unchanged. The largest |y - relu(x)| is {from_identity}.")
+    report.say("With F = 0 BasicBlock computes relu(0 + x). Behind another block x is not")
+    report.say(f"negative, so it passes unchanged. The largest |y - relu(x)| is {from_identity}.")
     report.say(f"PlainBlock gives nothing at all. The largest |y| is {left_of_plain}.")
     report.check("BasicBlock is relu(x) exactly", from_identity == 0.0)
     report.check("PlainBlock is zero exactly", left_of_plain == 0.0)
@@ -247,7 +231,7 @@ def do_nothing(report, seeds: range) -> dict[str, dict[int, Seeds]]:
     last = NOTHING[-1]
     claim = f"{last} residual blocks learn to do nothing better than {last} plain ones"
     source = "the guess of He et al. 2015, section 3.1: the identity is hard to learn for layers"
-    text = "error {:.2f} against {:.2f}"
+    text = "squared error {:.2f} against {:.2f} of the input's variance"
     report.claim(claim, errors["residual"][last], "<", errors["plain"][last], source, text)
     return errors
 
@@ -287,17 +271,13 @@ def plus_one(report) -> float:
     is_open = (block(x) > 0).reshape(32, 1)
     jacobian_y = torch.func.jacrev(block)(x).reshape(32, 32)
     masked_deviation = (jacobian_y - is_open * jacobian_h).abs().max().item()
-    report.check(
-        "the ReLU after the addition only sets rows of the derivative to zero",
-        masked_deviation < 1e-12,
-    )
+    what = "the ReLU after the addition only sets rows of the derivative to zero"
+    report.check(what, masked_deviation < 1e-12)
     closed = 1 - is_open.double().mean().item()
     report.say(f"That ReLU closes {100 * closed:.0f} % of the rows here: the path")
     report.say("through the block is a clean identity only before it.")
-    report.say(
-        "Over many blocks the derivative is a product of such (J + I), with J = dF/dx. It is"
-    )
-    report.say("near the identity only where every J is small. Section 7 shows both cases.")
+    report.say("Over many blocks the derivative is a product of such (J + I), with J = dF/dx. It")
+    report.say("is near the identity only where every J is small. Section 7 shows both cases.")
     return deviation
 
 
@@ -356,17 +336,15 @@ def claim_course(report, factors: dict[tuple[str, str], Seeds], outputs: dict) -
     """Which gradients vanish, which explode, and which grow less."""
     claim = "plain blocks as PyTorch initialises them, no batch norm: the gradient vanishes"
     factor, source = factors["plain", DEFAULT], PREDICTED[DEFAULT]
-    report.claim(claim, factor, "<", 1.0, source, "times {:.3f} a layer")
+    report.claim(claim, factor, "<", 1.0, source, "times {:.3f} a layer towards the input")
     claim = "untrained plain blocks with batch norm: the gradient explodes. It does not vanish"
     factor, source = factors["plain", BN], PREDICTED[BN]
-    report.claim(claim, factor, ">", 1.0, source, "times {:.3f} a layer")
+    report.claim(claim, factor, ">", 1.0, source, "times {:.3f} a layer towards the input")
     claim = "with batch norm, the gradient grows less with shortcuts than without"
     plain, residual = (growth.log_ends(outputs[kind, BN]) for kind in models.TWINS)
-    source, measured = (
-        "Yang et al. 2019; De & Smith 2020",
-        f"{times(residual)} against {times(plain)}",
-    )
-    report.claim(claim, residual, "<", plain, source, measured)
+    blocks = len(outputs["plain", BN][0])
+    measured = f"through {blocks} blocks {times(residual)} against {times(plain)}"
+    report.claim(claim, residual, "<", plain, "Yang et al. 2019; De & Smith 2020", measured)
 
 
 def claim_laws(report, outputs: dict[tuple[str, str], list]) -> None:
@@ -384,18 +362,23 @@ def claim_laws(report, outputs: dict[tuple[str, str], list]) -> None:
     report.claim(claim, left, "<", right, source, measured)
 
 
+def say_without_norm(report, outputs: dict[tuple[str, str], list]) -> None:
+    """What the shortcut alone does, without batch norm: it depends on the first weights."""
+    if growth.first_over_last(outputs["residual", NO_NORM]) > growth.LEVEL:
+        report.say("The shortcut alone is no remedy. Without batch norm, and with Kaiming's larger")
+        report.say("first weights, the gradient of residual blocks explodes, too.")
+    if growth.is_level(outputs["residual", DEFAULT]):
+        report.say("Residual blocks are level even without batch norm, if their first weights are")
+        report.say("so small, as PyTorch's, that F(x) is small beside x. To train well takes more.")
+
+
 def compare_with_theory(report, factors: dict[tuple[str, str], Seeds], layers: int) -> None:
     """Numbers beside theory's: what is near a layer may be far over all `layers`."""
     for condition in (DEFAULT, BN):
         found, theory = factors["plain", condition], THEORY[condition]
         ratio, off = found.mean / theory, abs(found.mean - theory) / found.deviation
-        report.say(
-            f"plain, {condition}: {ratio:.3f} of theory's {theory:.3f} a layer, {off:.1f} standard"
-        )
-        report.say(
-            f"deviations off. Over {layers} layers, from the last output to the first, that makes"
-        )
-        report.say(f"{ratio**layers:.2g} of theory's growth.")
+        both = ratio, theory, off, layers, ratio**layers
+        report.explain(f"plain, {condition}: {BESIDE_THEORY.format(*both)}")
     report.say("Theory is for wide fully connected layers and, with BN, for endless batches.")
     report.say(f"Probable causes of a gap: {CHANNELS} channels, zero padding, a small batch.")
 

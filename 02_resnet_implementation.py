@@ -42,6 +42,10 @@ parameters has it, and how many times as many multiplications: more than that, o
 ANSWER = """\
 {} has {:.1f} times the layers of {}, {:.1f} times the parameters and {:.1f} times the
 multiply-adds. Section 3 says what its bottlenecks save."""
+BOTTLENECK = """\
+At about the same cost the bottleneck carries four times the channels, room for four times as many
+features. It pays with what it sees. The receptive field is the part of its input that one output
+depends on: one 3x3 convolution sees less than two."""
 EXPERIMENT = """\
 python 02_resnet_implementation.py --seed 100 trains the networks of section 7 from other random
 numbers. Does the verdict stay?"""
@@ -76,11 +80,7 @@ def main(argv: list[str] | None = None) -> dict:
     # Why the deep ones change the block: many channels are affordable only between 1x1s.
     measured["blocks"] = basic_against_bottleneck()
     report.table(measured["blocks"])
-    report.say(
-        "At about the same cost the bottleneck carries four times the channels, room for four"
-    )
-    report.say("times as many features. It pays with what it sees. The receptive field is the part")
-    report.say("of its input that one output depends on: one 3x3 convolution sees less than two.")
+    report.explain(BOTTLENECK)
 
     names = QUICK if args.quick else FAMILY
     report.section(f"4. {len(names)} models and their distance from torchvision's")
@@ -323,10 +323,8 @@ def compare_stems(report, images: data.Dataset) -> dict[str, Seeds]:
         rows.append(row | {f"after {epochs} epochs": f"{error:.1%}"})
     report.table(rows)
     ahead = [min(STEMS, key=lambda stem: found[stem].mean) for found in (at_first, errors)]
-    report.say(
-        f"A narrow ResNet-14, which trains in seconds. Errors on {len(few.val.labels)} validation"
-    )
-    report.say("images: mean ± deviation over seeds.")
+    report.say("A narrow ResNet-14, which trains in seconds. Errors: mean ± deviation over seeds,")
+    report.say(f"on {len(few.val.labels)} validation images.")
     for stem, error in errors.items():
         report.say(f"By seed, {stem}: {', '.join(f'{100 * e:.0f}' for e in error)} %")
     report.say(f"The better mean after {early} epochs has {ahead[0]}, after {epochs} {ahead[1]}.")
@@ -334,9 +332,8 @@ def compare_stems(report, images: data.Dataset) -> dict[str, Seeds]:
     report.say(f"The CIFAR stem keeps all pixels. So the network costs {ratio:.0f} times as much.")
     sentence = "on 32x32 images a stem that keeps all pixels gives the lower validation error"
     source = "the 3x3 stem is the paper's choice for such images (He et al. 2015, section 4.2)"
-    report.claim(
-        sentence, errors["cifar"], "<", errors["imagenet"], source, "{:.1%} against {:.1%}"
-    )
+    both = errors["cifar"], "<", errors["imagenet"]
+    report.claim(sentence, *both, source, "{:.1%} against {:.1%}")
     return errors
 
 

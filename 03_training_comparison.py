@@ -222,10 +222,8 @@ def compare_gradients(report, deep_twins: dict[str, list], steps: list[int], pea
     plain, residual = deep_twins
     size = f"{min(first):.1f} to {max(first):.1f} times as much as {residual}'s"
     report.say(f"\nThe first updates change {plain}'s weights {size}.")
-    report.say(
-        f"At the highest rate, after {peak} updates, they change them {ratios[peak]:.2f} times"
-    )
-    report.say("as much. Whether large first steps are why it fails is not tested here.")
+    report.say(f"At the highest rate, after {peak} updates, they change them {ratios[peak]:.2f}")
+    report.say("times as much. Whether large first steps are why it fails is not tested here.")
     report.say(PAPERS)
 
 
@@ -267,7 +265,7 @@ def judge_gradients(report, deep_twins: dict[str, list], steps: list[int], peak:
     report.claim(claim, early, ">", 0, source, comparison.times(early, "times as large"))
     late, start = (comparison.explosion(deep_twins[plain], step) for step in (peak, 0))
     claim = f"{plain}'s gradient explodes less after {peak} updates than at the start"
-    source = "Yang et al. 2019, abstract: far smaller already after one step"
+    source = "Yang et al. 2019, abstract, say so of a single step, which stands beside it"
     once = comparison.explosion(deep_twins[plain], steps[1])  # the source speaks of one step
     text = f"last to first block: {comparison.times(late)}, at the start "
     text += f"{comparison.times(start)}, after {steps[1]} update {comparison.times(once)}"
@@ -279,7 +277,7 @@ def judge_lesions(report, without, shallow: int, chance: float) -> dict[str, See
     """What a block is worth: the share of the accuracy above chance that is lost with it."""
     seeds = {kind: without[f"{kind}-{shallow}"] for kind in models.TWINS}
     lost = {k: Seeds(lesions.lost_share(one, chance) for one in seeds[k]) for k in seeds}
-    claim = f"residual-{shallow} loses less accuracy than plain-{shallow} without one block"
+    claim = f"residual-{shallow} loses less accuracy than plain-{shallow} if one block is taken out"
     source = "the residual network loses little, the plain one all (Veit et al. 2016, section 4.1)"
     text = "{:.1%} against {:.1%} of what it had above guessing, mean over blocks"
     report.claim(claim, lost["residual"], "<", lost["plain"], source, text)

@@ -95,11 +95,11 @@ VARIANTS = {  # each is trained, compared and drawn
         "no ReLU cuts the path of x: it moves into F",
         "very deep networks", "cifar_preact_resnet-164", lr=0.4),
     "wide-10": Variant(partial(models.PreActNet, blocks.WideBlock, 1),
-        "fewer layers of more channels (F can have dropout, here none)",
+        "fewer layers of more channels, and dropout in F, which is off here",
         "the same accuracy in less time", "cifar_wide_resnet-28-10", lr=0.1),
     "resnext-20": Variant(partial(models.cifar_resnext, 20, 4, 24),
         "many narrow paths for the price of a wide one",
-        "accuracy at equal cost on paper", "cifar_resnext-29-8-64", lr=0.1),
+        "accuracy at an equal count of multiply-adds", "cifar_resnext-29-8-64", lr=0.1),
     "dense-22": Variant(densenet, "keep x and put F(x) beside it, instead of adding",
         "fewer parameters; not less memory", "cifar_densenet-100-12", lr=0.4),
     "se-20": Variant(partial(models.cifar_se_resnet, 20),
@@ -299,17 +299,17 @@ def report_thousand(report, layers: int, trials: dict, losses: dict, chance: flo
     """Which networks of a thousand layers learn, and what that takes."""
     report.say(BY_HEART.format(layers, chance, LEARNT))
     report.table(deep.summary(f"{layers:,} layers", trials, losses))
-    last, measured = deep.ends(losses), f"loss {{:.2f}}, asked for {LEARNT} or less"
+    last, measured = deep.ends(losses), f"training loss {{:.2f}}, asked for {LEARNT} or less"
     claim = f"{layers:,} layers begin to learn with pre-activation"
     source = published.THOUSAND_LAYERS
     report.claim(claim, last["pre-activation"], "<=", LEARNT, source, measured)
-    claim = f"with ReLUs on the path {layers:,} layers learn less well"
+    claim = f"with a ReLU after each addition {layers:,} layers learn less well"
     both = last["post-activation"], ">", last["pre-activation"]
-    report.claim(claim, *both, published.THOUSAND_GATED, "loss {:.2f} against {:.2f}")
-    claim = f"with ReLUs on the path {layers:,} layers learn better if every F starts at zero"
+    report.claim(claim, *both, published.THOUSAND_GATED, "training loss {:.2f} against {:.2f}")
+    claim = f"with ReLUs after additions {layers:,} layers learn better if every F starts at zero"
     source = "each block starts as its shortcut (Goyal et al. 2017, section 5.1)"
     both = last["post, last gamma 0"], "<", last["post-activation"]
-    report.claim(claim, *both, source, "loss {:.2f} against {:.2f}")
+    report.claim(claim, *both, source, "training loss {:.2f} against {:.2f}")
 
 
 def report_bare(report, layers: int, trials: dict, losses: dict) -> None:
@@ -318,9 +318,9 @@ def report_bare(report, layers: int, trials: dict, losses: dict) -> None:
     report.say("starts at 0, each block starts as its shortcut. If at 1, F counts from the start.")
     report.table(deep.summary(f"{layers} layers", trials, losses))
     last = deep.ends(losses)
-    claim = f"{layers} layers without batch norm begin to learn if every F is off at first"
+    claim = f"{layers} layers without batch norm begin to learn if every F starts at zero"
     source = "SkipInit trains deep networks without batch norm (De & Smith 2020)"
-    measured = f"loss {{:.2f}}, asked for {LEARNT} or less"
+    measured = f"training loss {{:.2f}}, asked for {LEARNT} or less"
     report.claim(claim, last["alpha = 0"], "<=", LEARNT, source, measured)
     learnt = sum(loss <= LEARNT for loss in last["alpha = 1"])
     report.say(f"Where alpha starts at 1, {learnt} of {len(last['alpha = 1'])} networks do.")
@@ -380,8 +380,8 @@ def report_gates(report, runs: list[dict[str, tuple[float, float]]]) -> None:
     report.table(features.gate_table(runs))
     report.say("Spread: standard deviation over classes. Shuffled labels show what chance does.")
     classes, chance = (Seeds([*run.values()][-1][i] for run in runs) for i in (0, 1))
-    claim = "the last block's gates differ between classes more than by chance"
-    source = "later gates differ by class, but the very last hardly (Hu et al. 2018, section 7.2)"
+    claim = "even the last block's gates differ between classes more than by chance"
+    source = "against Hu et al. 2018, section 7.2: the very last gates hardly differ by class"
     report.claim(claim, classes, ">", chance, source, "spread {:.4f} against {:.4f}")
 
 
@@ -432,7 +432,7 @@ def report_attention(report, layers: int, trials: dict, losses: dict) -> None:
     report.say(f"In training, as in section 2. Warm-up: the rate rises from 0 over {steps} steps.")
     report.say('All have the best rate for pre-norm, but "slower" has the best one for post-norm.')
     report.table(deep.summary(f"{layers} layers", trials, losses))
-    last, measured = deep.ends(losses), "loss {:.2f} against {:.2f}"
+    last, measured = deep.ends(losses), "training loss {:.2f} against {:.2f}"
     post, rate = last["post-norm"], trials["post-norm"].rate
     claim = f"without warm-up pre-norm learns better than post-norm at pre-norm's best rate, {rate}"
     source = "pre-norm trains without warm-up (Xiong et al. 2020)"

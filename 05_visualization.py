@@ -288,7 +288,7 @@ def claim_flatness(report, landscapes: dict, nets: dict) -> None:
     for statistics in STATISTICS:
         plain, residual = in_pairs(nets, {n: f.rise(statistics) for n, f in landscapes.items()})
         claim = f"the loss is flatter around residual networks ({statistics} averages)"
-        measured = "by {:.2f}, around plain ones by {:.2f}"
+        measured = "it rises by {:.2f}, around plain ones by {:.2f}"
         report.claim(claim, residual, "<", plain, published.FLATTER, measured)
     shares = {name: f.curves_downwards("recomputed") for name, f in landscapes.items()}
     plain, _ = in_pairs(nets, shares)

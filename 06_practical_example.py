@@ -200,10 +200,8 @@ def check_loop(report, dataset: data.Dataset, seed: int) -> None:
 def train(report, dataset: data.Dataset, model: nn.Module, resumed: dict) -> training.Trainer:
     """Train, print a row per epoch, keep the last network and the best on validation data."""
     report.say("While training: of the images as they pass, shifted and flipped, while the weights")
-    report.say(
-        "still move. Validation: of other images, after each epoch. lr: the highest learning"
-    )
-    report.say("rate of the epoch. Seconds: from the start.")
+    report.say("still move. Validation: of other images, after each epoch. lr: the highest rate of")
+    report.say("the epoch. Seconds: from the start.")
     report.say(f"{'':<13}-- while training --")
     report.say("epoch  pixels        loss  accuracy (%)  val acc (%)  images/s       lr  seconds")
     args = report.args
@@ -295,10 +293,8 @@ def test(report, dataset: data.Dataset, model: nn.Module) -> dict:
     report.say(f"averaged with the mirror images, at twice the cost: {judged.with_interval(both)}")
     calibrated = judged.calibration(probabilities, labels)
     error = f"{100 * calibrated['ece']:.2f} points"
-    report.say(
-        "When the network says 90 %, is it right in 90 of 100 cases? On average it is off by"
-    )
-    report.say(f"{error}: the expected calibration error, see calibration.png.")
+    report.say("When the network says 90 %, is it right in 90 of 100 cases? On average it is off")
+    report.say(f"by {error}: the expected calibration error, see calibration.png.")
     report.say()
     what = f"{report.args.model} on {dataset.name}, one seed"
     draw, names = plotting.predictions, dataset.classes

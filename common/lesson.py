@@ -250,6 +250,10 @@ class Report:
         if self.writes:
             tqdm.write(coloured(for_terminal(text)), file=sys.stdout)
 
+    def explain(self, text: str) -> None:
+        """Print a paragraph, in lines that fit a terminal."""
+        self.say(filled(text))
+
     def section(self, title: str) -> None:
         """Print a heading."""
         self._gap()
@@ -318,8 +322,8 @@ class Report:
     def answer(self, text: str, experiment: str) -> None:
         """Print what was measured of the question of `ask`, and one experiment to go on with."""
         self.section("What did you predict?")
-        self.say(filled(text))
-        self.say(filled(f"Try next: {experiment}"))
+        self.explain(text)
+        self.explain(f"Try next: {experiment}")
 
     def figure(self, figure, name: str) -> None:
         """Write a matplotlib figure as PNG, whole or not at all; a notebook shows it."""

@@ -50,12 +50,12 @@ MODELS = [
 ]
 QUESTION = {  # by lesson: what it asks, and its answer in a line
     "1": (
-        "What does the arrow do to one block, and to the gradient of many?",
+        "What does the arrow do to one block, and to the gradient in many blocks?",
         "Doing nothing gets easy. At the start gradients no longer grow exponentially with depth.",
     ),
     "2": (
         "How do blocks become ResNet-50, and how do we know that ours is right?",
-        "A stem, four stages, a classifier: the numbers are torchvision's.",
+        "A stem, four stages, a classifier. Outputs and gradients equal torchvision's.",
     ),
     "3": (
         "Do more layers always learn more?",
@@ -63,7 +63,7 @@ QUESTION = {  # by lesson: what it asks, and its answer in a line
     ),
     "4": (
         "Which variant of the block is for what, and is any better?",
-        "Each has one idea. Where no ReLU stands on the arrow, 1,001 layers learn better.",
+        "Each has one idea. Where no ReLU follows the addition, 1,001 layers learn better.",
     ),
     "5": (
         "What does it look like inside?",
@@ -87,11 +87,11 @@ QUESTIONS = {  # for the README: claims of the lessons, by question, as they beg
         "with batch norm, the gradient grows less",
     ],
     "What lets 1,001 layers learn? (Guessing: a loss of 2.3)": [
-        "with ReLUs on the path 1,001 layers learn less",
-        "with ReLUs on the path 1,001 layers learn better",
+        "with a ReLU after each addition 1,001 layers",
+        "with ReLUs after additions 1,001 layers",
         "110 layers without batch norm",
     ],
-    "Where should the norm stand in a Transformer?": [
+    "A Transformer's layers add, too. Where should the norm stand?": [
         "near the output of",
         "without warm-up pre-norm",
         "each at its own best rate, pre-norm",

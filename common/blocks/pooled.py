@@ -7,11 +7,12 @@ import torch.nn as nn
 class PoolBlock(nn.Module):
     """x = relu(bn(max_pool(conv(x)))), then y = x + relu(bn(conv(x))), `residual` times.
 
-    Max-pooling comes before batch norm and ReLU, which so work on a quarter of the values; nothing
-    but the first convolution sees the higher resolution. The sum is not activated again.
+    Max-pooling comes before batch norm and ReLU, which therefore work on a quarter of the values;
+    nothing but the first convolution sees the higher resolution. The sum is not activated again.
     Source: the group of hlb-CIFAR10 (github.com/tysam-code/hlb-CIFAR10, version 0.6), after
     ResNet-9 (Page 2018, github.com/davidcpage/cifar10-fast), whose residual part has two
     convolutions; without the sum it is that of airbench94 (Jordan 2024, arXiv:2404.00498).
+    Deviations: ReLU, where hlb-CIFAR10 and airbench94 have GELU; the scale of batch norm learns.
     Shapes: N in_channels H W -> N channels floor(H/2) floor(W/2).
     Raises: RuntimeError, from the first convolution, if the input has not `in_channels` channels.
     """

@@ -74,7 +74,7 @@ class BasicBlock(nn.Module):
         return self.relu2(out + self.shortcut(x))
 
     def shortcut(self, x: torch.Tensor) -> torch.Tensor:
-        """x in the shape of F(x)."""
+        """x, N in_channels H W, in the shape of F(x)."""
         if self.downsample is not None:
             return self.downsample(x)  # options B and C
         if self.stride == 1 and self.new_channels == 0:
@@ -125,7 +125,7 @@ class Bottleneck(nn.Module):
         return self.relu3(out + self.shortcut(x))
 
     def shortcut(self, x: torch.Tensor) -> torch.Tensor:
-        """x in the shape of F(x)."""
+        """x, N in_channels H W, in the shape of F(x)."""
         if self.downsample is not None:
             return self.downsample(x)  # options B and C
         if self.stride == 1 and self.new_channels == 0:

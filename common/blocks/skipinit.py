@@ -46,7 +46,7 @@ class SkipInitBlock(nn.Module):
         return self.relu2(out + self.shortcut(x))
 
     def shortcut(self, x: torch.Tensor) -> torch.Tensor:
-        """x in the shape of F(x)."""
+        """x, N in_channels H W, in the shape of F(x)."""
         if self.downsample is not None:
             return self.downsample(x)  # options B and C
         if self.stride == 1 and self.new_channels == 0:

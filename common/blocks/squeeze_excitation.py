@@ -10,7 +10,8 @@ class SqueezeExcitation(nn.Module):
 
     fc1 reduces to channels // reduction units, at least one: with 16 channels and reduction 16
     one number steers all gates. At initialisation the gates lie near 0.5.
-    Source: Hu et al. 2018 (arXiv:1709.01507), equations 2 to 4; biases as in its official code.
+    Source: Hu et al. 2018 (arXiv:1709.01507), equations 2 to 4.
+    Deviation: with biases, as in the official code; the ablations of section 6 leave them out.
     Shapes: N channels H W -> N channels H W.
     Raises: RuntimeError, from fc1, if the input has not `channels` channels.
     """
@@ -76,7 +77,7 @@ class SEBasicBlock(nn.Module):
         return self.relu2(out + self.shortcut(x))
 
     def shortcut(self, x: torch.Tensor) -> torch.Tensor:
-        """x in the shape of F(x)."""
+        """x, N in_channels H W, in the shape of F(x)."""
         if self.downsample is not None:
             return self.downsample(x)  # options B and C
         if self.stride == 1 and self.new_channels == 0:
@@ -134,7 +135,7 @@ class SEBottleneck(nn.Module):
         return self.relu3(out + self.shortcut(x))
 
     def shortcut(self, x: torch.Tensor) -> torch.Tensor:
-        """x in the shape of F(x)."""
+        """x, N in_channels H W, in the shape of F(x)."""
         if self.downsample is not None:
             return self.downsample(x)  # options B and C
         if self.stride == 1 and self.new_channels == 0:

@@ -43,7 +43,10 @@ def _last_layer(block: nn.Module) -> nn.Module | None:
 
 
 def classifier_name(model: nn.Module) -> str:
-    """The name of the last linear layer: "fc", in a DenseNet "classifier"."""
+    """The name of the last linear layer: "fc", in a DenseNet "classifier".
+
+    Raises: IndexError for a network without one.
+    """
     return [name for name, part in model.named_modules() if isinstance(part, nn.Linear)][-1]
 
 

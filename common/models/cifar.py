@@ -1,4 +1,7 @@
-"""The networks for CIFAR: 32x32 pixels, ten classes, small enough to train on a laptop."""
+"""The networks for CIFAR: 32x32 pixels, ten classes, small enough to train on a laptop.
+
+All take N 3 H W and give N num_classes.
+"""
 
 from functools import partial
 
@@ -37,6 +40,7 @@ def _blocks(depth: int, step: int, rest: int) -> int:
 def cifar_resnet(depth: int, shortcut: str = "A", num_classes: int = 10, width: int = 16):
     """CIFAR ResNet of depth 6n + 2: 269,722 parameters at 20, 853,018 at 56 (option A).
 
+    Source: He et al. 2015 (arXiv:1512.03385), section 4.2.
     Raises: ValueError for another depth, here and below, or another shortcut.
     """
     block = partial(BasicBlock, shortcut=shortcut)
@@ -52,6 +56,7 @@ def cifar_se_resnet(depth: int, num_classes: int = 10, width: int = 16):
     """`cifar_resnet(depth)` with squeeze-and-excitation (Hu et al. 2018, section 5.1).
 
     The reduction of 16 leaves the 16 channels of the first stage one hidden unit.
+    Deviation: post-activation blocks; on CIFAR the paper's are pre-activation networks.
     """
     block = partial(SEBasicBlock, shortcut="A")
     return CifarNet(block, _blocks(depth, 6, 2), num_classes, width)

@@ -1,6 +1,7 @@
 """The networks for ImageNet, with torchvision's names where torchvision has them.
 
-All take 224x224 images in their papers; with `stem="cifar"` images of 32x32 to 64x64.
+All take N 3 H W and give N num_classes. In their papers H and W are 224; with `stem="cifar"` they
+are 32 to 64. ResNet-18 to 152 are those of He et al. 2015 (arXiv:1512.03385), table 1.
 """
 
 from functools import partial
@@ -46,7 +47,7 @@ def resnext50_32x4d(num_classes: int = 1000, stem: str = "imagenet") -> ResNet:
 
 
 def resnext101_32x8d(num_classes: int = 1000, stem: str = "imagenet") -> ResNet:
-    """ResNeXt-101 with 32 groups of 8 channels in the first stage: 88,791,336 parameters."""
+    """ResNeXt-101, 32 groups of 8 channels at first, by torchvision: 88,791,336 parameters."""
     return ResNet(grouped(32, 8), [3, 4, 23, 3], num_classes, stem)
 
 
@@ -59,7 +60,7 @@ def wide_resnet50_2(num_classes: int = 1000, stem: str = "imagenet") -> ResNet:
 
 
 def wide_resnet101_2(num_classes: int = 1000, stem: str = "imagenet") -> ResNet:
-    """ResNet-101, widened like `wide_resnet50_2`: 126,886,696 parameters."""
+    """ResNet-101, widened like `wide_resnet50_2`, by torchvision: 126,886,696 parameters."""
     return ResNet(grouped(1, 128), [3, 4, 23, 3], num_classes, stem)
 
 
@@ -69,7 +70,7 @@ def densenet121(num_classes: int = 1000, stem: str = "imagenet") -> DenseNet:
 
 
 def densenet161(num_classes: int = 1000, stem: str = "imagenet") -> DenseNet:
-    """DenseNet-161, growth rate 48: 28,681,000 parameters."""
+    """DenseNet-161, growth rate 48, a size of torchvision: 28,681,000 parameters."""
     return DenseNet([6, 12, 36, 24], 48, 96, num_classes, stem)
 
 
@@ -84,17 +85,20 @@ def densenet201(num_classes: int = 1000, stem: str = "imagenet") -> DenseNet:
 
 
 def seresnet18(num_classes: int = 1000, stem: str = "imagenet") -> ResNet:
-    """ResNet-18 with squeeze-and-excitation (Hu et al. 2018, arXiv:1709.01507)."""
+    """ResNet-18 with squeeze-and-excitation; the paper, see `seresnet50`, begins at 50 layers."""
     return ResNet(SEBasicBlock, [2, 2, 2, 2], num_classes, stem)
 
 
 def seresnet34(num_classes: int = 1000, stem: str = "imagenet") -> ResNet:
-    """ResNet-34 with squeeze-and-excitation."""
+    """ResNet-34 with squeeze-and-excitation; the paper begins at 50 layers."""
     return ResNet(SEBasicBlock, [3, 4, 6, 3], num_classes, stem)
 
 
 def seresnet50(num_classes: int = 1000, stem: str = "imagenet") -> ResNet:
-    """ResNet-50 with squeeze-and-excitation: 28,088,024 parameters."""
+    """ResNet-50 with squeeze-and-excitation: 28,088,024 parameters.
+
+    Source: Hu et al. 2018 (arXiv:1709.01507), table 1.
+    """
     return ResNet(SEBottleneck, [3, 4, 6, 3], num_classes, stem)
 
 

@@ -139,10 +139,11 @@ class DenseNet(nn.Module):
 
     Dense blocks of `layers` layers, a transition after each but the last, a last batch norm and
     ReLU, global average pooling, a linear classifier.
-    Shapes: N 3 H W -> N num_classes; any H and W, 224 or 32 in the paper.
+    Shapes: N 3 H W -> N num_classes; H and W 224 or 32 in the paper, at least 29 for four dense
+    blocks behind ImageNet's stem, 4 for three behind CIFAR's.
     `stem="imagenet"` is a 7x7 stride-2 convolution, batch norm, ReLU and max-pool; `stem="cifar"`
     one bare 3x3 convolution at full resolution.
-    Raises: ValueError for another stem.
+    Raises: ValueError for another stem; RuntimeError for smaller images.
     """
 
     def __init__(
@@ -204,8 +205,9 @@ def _stage(block, in_channels: int, channels: int, blocks: int, stride: int) -> 
 def kaiming_init(model: nn.Module, mode: str = "fan_out") -> nn.Module:
     """The same network, changed in place: every convolution initialised for ReLU.
 
-    Source: He et al. 2015 (arXiv:1502.01852). Mode "fan_in" keeps the variance of activations,
-    "fan_out" that of gradients; they are one where a convolution keeps the channels.
+    Source: He et al. 2015b, Delving Deep into Rectifiers (arXiv:1502.01852). Mode "fan_in" keeps
+    the variance of activations, "fan_out" that of gradients; where a convolution has as many
+    channels in as out the two agree.
     """
     for module in model.modules():
         if isinstance(module, nn.Conv2d):

@@ -112,9 +112,10 @@ def sgd(
 
 
 class Muon(torch.optim.SGD):
-    """SGD which moves the groups that are marked `muon` by orthogonalised momentum: every direction
-    of a bank of filters by about the same length, however small its gradient. The bank keeps the
-    norm sqrt(filters), so that a step moves it by about the share `lr`; this replaces its decay.
+    """SGD which moves the groups that are marked `muon` by orthogonalised momentum: along all
+    directions of a bank of filters whose gradients are not far smaller than the largest, by about
+    the same length. The bank keeps the norm sqrt(filters), so that a step moves it by about the
+    share `lr`; this replaces its decay.
 
     Source: Jordan et al. 2024 (kellerjordan.github.io/posts/muon), in the form of airbench94_muon
     (github.com/KellerJordan/cifar10-airbench): Nesterov momentum 0.6, rate 0.24 at batch 2,000.
