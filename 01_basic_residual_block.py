@@ -33,14 +33,14 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
-IMAGES, IMAGE_SIZE = 40, 16  # of the batch whose gradients are measured; pixels
+IMAGES, IMAGE_SIZE = 40, 16  # a tenth for validation, the rest are measured; pixels
 CHANNELS = 16  # of the towers' blocks
 NOTHING = (1, 2, 4)  # blocks that learn to return their input, together
 NOTHING_STEPS = 60  # of SGD; enough for one residual block to come near
 BLOCKS = {"plain": PlainBlock, "residual": BasicBlock, "SkipInit": SkipInitBlock}
-DEFAULT, NO_NORM, BN = CONDITIONS  # the last two with Kaiming's initial values
-TOWERS = [(kind, condition) for condition in (BN, DEFAULT, NO_NORM) for kind in models.TWINS]
-TOWERS += [("SkipInit", NO_NORM)]
+DEFAULT_INIT, KAIMING, BN = CONDITIONS  # the last two with Kaiming's initial values
+TOWERS = [(kind, condition) for condition in (BN, DEFAULT_INIT, KAIMING) for kind in models.TWINS]
+TOWERS += [("SkipInit", KAIMING)]
 QUESTION = """\
 Stack {} plain blocks with batch norm. Send a gradient back from the last block to the first. Does
 it vanish, stay as it is, or explode? And with a shortcut around each block?"""
@@ -52,17 +52,19 @@ python 01_basic_residual_block.py --blocks 128 has twice as many blocks. What be
 numbers?"""
 MEMORY = "memory: 1.2 GB, and 3 MB more for each block and core"
 HOW_TO_READ = """\
-Towers of {} blocks, not trained yet. The gradient comes from the last block. first / last: its size
-behind the first block over that behind the last block. Your prediction is about the first two rows.
-The others are for the curious."""
+Towers are stacks of {} equal blocks, here not trained yet. The gradient comes from the last block.
+first / last: its size behind the first block over that behind the last block. BN: with batch norm.
+Default init: PyTorch's first weights, of variance 1/(3 fan-in), where fan-in counts the inputs of
+one output. Kaiming init: 2/fan-in, six times that. SkipInit: see section 9. Your prediction is
+about the first two rows. The others are for the curious."""
 LAWS = """\
 x0.4 a layer: each layer leaves 0.4 of the gradient. l ** -1: it goes as 1/l, where l is a block's
 number. By that law it grows {}-fold from last to first. Level: first and last block differ by less
 than a factor of {}. |g|/|w|: the size of a layer's gradient over that of its weights, see section
 8."""
 BESIDE_THEORY = """\
-{:.3f} of theory's {:.3f} a layer, {:.1f} standard deviations off. Over {} layers, from the last
-output to the first, that makes {:.2g} of theory's growth."""
+{0:.3f} of theory's {1:.3f} a layer, {2:.1f} standard deviations off. From the last output to the
+first lie {3} layers: {0:.3f} ** {3} is {4:.2g} of theory's growth."""
 WHY_A_POWER = """\
 residual, BN: the gradient at block l goes as l ** {:.2f}. Why a power? Behind batch norm every F(x)
 has one size. So in theory the variance of x grows in proportion to l (De & Smith 2020). A late
@@ -124,10 +126,15 @@ def main(argv: list[str] | None = None) -> dict:
 
     report.section("6. When shapes change: options A, B and C")
     # x can be added to F(x) only in F(x)'s shape, and the paper knows three ways to get it there.
+    report.say(
+        "Where the shape changes A takes every second pixel and adds channels of zeros, B has a"
+    )
+    report.say(
+        "1x1 convolution. C has one on every shortcut. Our blocks have B, lesson 3's twins A."
+    )
     measured["shortcuts"] = shape_changes()
     report.table(measured["shortcuts"])
-    report.say("A adds channels of zeros. B has a 1x1 convolution on this shortcut, C on every.")
-    report.say("Give 8 channels to a block for 16, and PyTorch refuses, as it should:")
+    report.say("Give 8 channels to a block that takes 16, and PyTorch refuses, as it should:")
     report.say(error_of_a_mismatch())
 
     report.section("7. Gradient flow with depth: vanishing and exploding are different diseases")
@@ -135,33 +142,33 @@ def main(argv: list[str] | None = None) -> dict:
     x, y = next(images.batches("train", IMAGES))  # all of them in one batch
     build = partial(tower, args.blocks)
     towers = gradients.of_towers(build, TOWERS, seeds, x, y)
-    outputs = {key: [run.outputs for run in runs] for key, runs in towers.items()}
-    weights = {key: [run.weights for run in runs] for key, runs in towers.items()}
-    factors = {key: Seeds.of(runs, factor_per_layer) for key, runs in outputs.items()}
-    exponents = {key: Seeds.of(runs, exponent) for key, runs in outputs.items()}
+    at_outputs = {key: [run.outputs for run in runs] for key, runs in towers.items()}
+    at_weights = {key: [run.weights for run in runs] for key, runs in towers.items()}
+    factors = {key: Seeds.of(runs, factor_per_layer) for key, runs in at_outputs.items()}
+    exponents = {key: Seeds.of(runs, exponent) for key, runs in at_outputs.items()}
     report.explain(HOW_TO_READ.format(args.blocks))
-    report.table(flow_table(outputs, weights))
+    report.table(flow_table(at_outputs, at_weights))
     report.explain(LAWS.format(args.blocks, growth.LEVEL))
-    claim_course(report, factors, outputs)
-    claim_laws(report, outputs)
-    say_without_norm(report, outputs)
-    compare_with_theory(report, factors, 2 * args.blocks - 2)
+    claim_course(report, factors, at_outputs)
+    claim_laws(report, at_outputs)
+    say_without_norm(report, at_outputs)
+    compare_with_theory(report, factors, 2 * (args.blocks - 1))  # two layers a block
     report.explain(WHY_A_POWER.format(exponents["residual", BN]))
 
     report.section("8. Relative to the weights: what a step of gradient descent can change")
     # Where x grows, the gradient at x shrinks, and the function may be the same. |g|/|w| is fair.
-    claim_weights(report, outputs, weights)
+    claim_weights(report, at_outputs, at_weights)
 
     report.section("9. For the curious: SkipInit, y = relu(alpha F(x) + x), alpha = 0 at first")
-    say_skipinit(report, towers["SkipInit", NO_NORM])
+    say_skipinit(report, towers["SkipInit", KAIMING])
     report.say(CLOSING_WORDS)
-    figure = plotting.flow.towers(outputs, weights, f"{len(y)} images of {images.name}")
+    figure = plotting.flow.towers(at_outputs, at_weights, f"{len(y)} images of {images.name}")
     report.figure(figure, "gradient_flow")
-    report.say("Look first at its panel at the top right: batch norm, without and with shortcuts.")
+    report.say("Look first at its panel at the top left: batch norm, without and with shortcuts.")
     for name, results in (("factor_per_layer", factors), ("exponent", exponents)):
         measured[name] = {", ".join(key): values for key, values in results.items()}
     measured["gradients"] = {", ".join(key): runs for key, runs in towers.items()}
-    ends = [times(growth.log_ends(outputs[kind, BN])) for kind in models.TWINS]
+    ends = [times(growth.log_ends(at_outputs[kind, BN])) for kind in models.TWINS]
     report.answer(ANSWER.format(*ends), EXPERIMENT)
     return report.save(measured)
 
@@ -202,8 +209,13 @@ def switch_off(report) -> float:
         nn.init.zeros_(block.bn2.weight)  # F ends in this scale; its shift is zero from the start
     from_identity = (residual(x) - F.relu(x)).abs().max().item()
     left_of_plain = plain(x).abs().max().item()
-    report.say("With F = 0 BasicBlock computes relu(0 + x). Behind another block x is not")
-    report.say(f"negative, so it passes unchanged. The largest |y - relu(x)| is {from_identity}.")
+    report.say(
+        "F ends in a batch norm, which scales its output by gamma. With gamma = 0 F is 0, and"
+    )
+    report.say(
+        "BasicBlock computes relu(0 + x). Behind another block x is not negative, so it passes"
+    )
+    report.say(f"unchanged. The largest |y - relu(x)| is {from_identity}.")
     report.say(f"PlainBlock gives nothing at all. The largest |y| is {left_of_plain}.")
     report.check("BasicBlock is relu(x) exactly", from_identity == 0.0)
     report.check("PlainBlock is zero exactly", left_of_plain == 0.0)
@@ -227,7 +239,7 @@ def do_nothing(report, seeds: range) -> dict[str, dict[int, Seeds]]:
     report.say("Each stack of blocks learns to return its input: the target is x itself.")
     report.table(rows)
     report.say(f"Squared error after {NOTHING_STEPS} steps, as a share of the input's variance.")
-    report.say("0: the output is the input. 1: no better than a grey image. Above 1: worse.")
+    report.say("0: the output is the input. 1: no better than always its mean. Above 1: worse.")
     last = NOTHING[-1]
     claim = f"{last} residual blocks learn to do nothing better than {last} plain ones"
     source = "the guess of He et al. 2015, section 3.1: the identity is hard to learn for layers"
@@ -252,7 +264,8 @@ def learn_nothing(model: nn.Sequential, bar) -> float:
 
 def plus_one(report) -> float:
     """Largest deviation of dH/dx from dF/dx + I, for H(x) = F(x) + x, element by element."""
-    # Small, so that a Jacobian has 32 x 32 entries; eval mode, so that no image's statistics enter.
+    # Small, so that a Jacobian has 32 x 32 entries. In eval mode batch norm has fixed numbers, in
+    # training each entry would depend on all pixels.
     block = BasicBlock(2, 2).double().eval()
     x = torch.randn(1, 2, 4, 4, dtype=torch.float64)
 
@@ -277,7 +290,9 @@ def plus_one(report) -> float:
     report.say(f"That ReLU closes {100 * closed:.0f} % of the rows here: the path")
     report.say("through the block is a clean identity only before it.")
     report.say("Over many blocks the derivative is a product of such (J + I), with J = dF/dx. It")
-    report.say("is near the identity only where every J is small. Section 7 shows both cases.")
+    report.say(
+        "is near the identity only where every J is small, as with section 7's default init."
+    )
     return deviation
 
 
@@ -312,69 +327,70 @@ def tower(blocks: int, kind: str, condition: str, seed: int) -> nn.Sequential:
     body = [BLOCKS[kind](CHANNELS, CHANNELS) for _ in range(blocks)]
     head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(CHANNELS, 10))
     model = nn.Sequential(stem, *body, head)
-    if condition != DEFAULT:
+    if condition != DEFAULT_INIT:
         # Fan-in keeps the size of activations, fan-out that of gradients. Here the blocks have as
         # many channels in as out, so that both are one but for the stem.
         models.kaiming_init(model, mode="fan_in")
     return model if condition == BN else models.without_batch_norm(model)
 
 
-def flow_table(outputs: dict, weights: dict) -> list[dict]:
+def flow_table(at_outputs: dict, at_weights: dict) -> list[dict]:
     """By tower: the gradient's growth, its law, and the weights' relative gradients."""
     rows = []
-    for key, runs in outputs.items():
+    for key, runs in at_outputs.items():
         row = {"tower": ", ".join(key)}
         row["at outputs: first / last"] = f"{growth.first_over_last(runs):.1e}"
         row["law, towards the input"] = growth.law_of(runs)
         for name, block in (("first", 0), ("last", -1)):
-            row[f"|g|/|w| {name}"] = f"{statistics.median(run[block] for run in weights[key]):.1g}"
+            middle = statistics.median(run[block] for run in at_weights[key])
+            row[f"|g|/|w| {name}"] = f"{middle:.1g}"
         rows.append(row)
     return rows
 
 
-def claim_course(report, factors: dict[tuple[str, str], Seeds], outputs: dict) -> None:
+def claim_course(report, factors: dict[tuple[str, str], Seeds], at_outputs: dict) -> None:
     """Which gradients vanish, which explode, and which grow less."""
     claim = "plain blocks as PyTorch initialises them, no batch norm: the gradient vanishes"
-    factor, source = factors["plain", DEFAULT], PREDICTED[DEFAULT]
+    factor, source = factors["plain", DEFAULT_INIT], PREDICTED[DEFAULT_INIT]
     report.claim(claim, factor, "<", 1.0, source, "times {:.3f} a layer towards the input")
     claim = "untrained plain blocks with batch norm: the gradient explodes. It does not vanish"
     factor, source = factors["plain", BN], PREDICTED[BN]
     report.claim(claim, factor, ">", 1.0, source, "times {:.3f} a layer towards the input")
     claim = "with batch norm, the gradient grows less with shortcuts than without"
-    plain, residual = (growth.log_ends(outputs[kind, BN]) for kind in models.TWINS)
-    blocks = len(outputs["plain", BN][0])
+    plain, residual = (growth.log_ends(at_outputs[kind, BN]) for kind in models.TWINS)
+    blocks = len(at_outputs["plain", BN][0])
     measured = f"through {blocks} blocks {times(residual)} against {times(plain)}"
     report.claim(claim, residual, "<", plain, "Yang et al. 2019; De & Smith 2020", measured)
 
 
-def claim_laws(report, outputs: dict[tuple[str, str], list]) -> None:
+def claim_laws(report, at_outputs: dict[tuple[str, str], list]) -> None:
     """By which law the gradients of networks with batch norm grow."""
-    # An exponential is a straight line over the block's number, a power law over its logarithm.
+    # log(gradient) is a straight line over a block's number l (exponential) or over log(l) (power).
     measured = "misfit {:.3f} against {:.3f} (mean square, of log(gradient))"
     power = partial(growth.misfit, law="power law")
     exponential = partial(growth.misfit, law="exponential")
     claim = "plain blocks with batch norm: a factor per layer fits better than a power of depth"
-    left, right = (Seeds.of(outputs["plain", BN], law) for law in (exponential, power))
+    left, right = (Seeds.of(at_outputs["plain", BN], off) for off in (exponential, power))
     report.claim(claim, left, "<", right, "Yang et al. 2019", measured)
     claim = "residual blocks with batch norm: a power of depth fits better than a factor per layer"
-    left, right = (Seeds.of(outputs["residual", BN], law) for law in (power, exponential))
+    left, right = (Seeds.of(at_outputs["residual", BN], off) for off in (power, exponential))
     source = "the variance of x grows linearly with depth: De & Smith 2020"
     report.claim(claim, left, "<", right, source, measured)
 
 
-def say_without_norm(report, outputs: dict[tuple[str, str], list]) -> None:
+def say_without_norm(report, at_outputs: dict[tuple[str, str], list]) -> None:
     """What the shortcut alone does, without batch norm: it depends on the first weights."""
-    if growth.first_over_last(outputs["residual", NO_NORM]) > growth.LEVEL:
+    if growth.first_over_last(at_outputs["residual", KAIMING]) > growth.LEVEL:
         report.say("The shortcut alone is no remedy. Without batch norm, and with Kaiming's larger")
         report.say("first weights, the gradient of residual blocks explodes, too.")
-    if growth.is_level(outputs["residual", DEFAULT]):
+    if growth.is_level(at_outputs["residual", DEFAULT_INIT]):
         report.say("Residual blocks are level even without batch norm, if their first weights are")
         report.say("so small, as PyTorch's, that F(x) is small beside x. To train well takes more.")
 
 
 def compare_with_theory(report, factors: dict[tuple[str, str], Seeds], layers: int) -> None:
     """Numbers beside theory's: what is near a layer may be far over all `layers`."""
-    for condition in (DEFAULT, BN):
+    for condition in (DEFAULT_INIT, BN):
         found, theory = factors["plain", condition], THEORY[condition]
         ratio, off = found.mean / theory, abs(found.mean - theory) / found.deviation
         both = ratio, theory, off, layers, ratio**layers
@@ -383,18 +399,18 @@ def compare_with_theory(report, factors: dict[tuple[str, str], Seeds], layers: i
     report.say(f"Probable causes of a gap: {CHANNELS} channels, zero padding, a small batch.")
 
 
-def claim_weights(report, outputs: dict, weights: dict) -> None:
+def claim_weights(report, at_outputs: dict, at_weights: dict) -> None:
     """Whether an explosion at the outputs is one of the weights' gradients, too."""
-    claim = "residual, no batch norm: the gradient grows more at the outputs than at the weights"
-    of_x, of_w = (growth.log_ends(runs["residual", NO_NORM]) for runs in (outputs, weights))
+    claim = f"residual, {KAIMING}: the gradient grows more at the outputs than at the weights"
+    of_x, of_w = (growth.log_ends(runs["residual", KAIMING]) for runs in (at_outputs, at_weights))
     source = "the weights' gradient is a product of x, which grows, and x's gradient, which shrinks"
-    measured = f"first over last block: {times(of_x)} against {times(of_w)}"
+    measured = f"first / last block: {times(of_x)} against {times(of_w)}"
     report.claim(claim, of_x, ">", of_w, source, measured)
     claim = "plain blocks with batch norm: measured against the weights it explodes, too"
-    factor = Seeds.of(weights["plain", BN], factor_per_layer)
+    factor = Seeds.of(at_weights["plain", BN], factor_per_layer)
     report.claim(claim, factor, ">", 1.0, "Yang et al. 2019", "times {:.3f} a layer")
-    for key in (("plain", DEFAULT), ("residual", NO_NORM)):
-        middle = statistics.median(itertools.chain(*weights[key]))
+    for key in (("plain", DEFAULT_INIT), ("residual", KAIMING)):
+        middle = statistics.median(itertools.chain(*at_weights[key]))
         report.say(f"{', '.join(key)}: the median of |g|/|w| over all blocks is {middle:.0e}.")
     report.say("So a level gradient is not enough. A step at learning rate lr moves the weights by")
     report.say("lr |g|/|w| of their size. That has to be small, but not nothing, in every block.")
@@ -405,14 +421,16 @@ def say_skipinit(report, runs: list[gradients.BlockGradients]) -> None:
     same = all(len(set(run.outputs[:-1])) == 1 for run in runs)
     report.check("the gradient is the same at every output but the last", same)
     last = Seeds(run.outputs[-1] / run.outputs[0] for run in runs)
-    report.say(f"At the last it is {last:.2f} times as large: no ReLU has masked it yet.")
+    report.say(
+        f"At the last it is {last:.2f} times as large: no ReLU behind it has zeroed half of it."
+    )
     still = not any(itertools.chain(*(run.weights for run in runs)))
     report.check("the first gradient of all weights is zero", still)
     sizes = [[abs(gradient) for gradient in run.scalars] for run in runs]
     spread = [f"{max(scalars) / min(scalars):,.0f}" for scalars in sizes]
     report.say("In the first step alpha learns alone, in the next one F, too. The gradients of the")
     report.say("alphas are not level. The largest of a tower over its smallest, seed by seed:")
-    report.say(f"{', '.join(spread)}. Probably by chance: each sums random features.")
+    report.say(f"{', '.join(spread)}. Probably by chance.")
     report.say(f"Along the blocks they go as l ** {Seeds.of(sizes, exponent):.2f}.")
 
 

@@ -95,7 +95,7 @@ def pipeline(args: Namespace, resumed: dict, argv: list[str] | None = None) -> d
         dataset = data.load(*where, size=args.image_size, **options)
     if dataset.name == "CIFAR-10" and not (resumed or args.weights):
         args = five_minutes(args, argv)
-    if args.weights:  # they have learnt from images that were normalised so
+    if args.weights and args.image_size > 64:  # with ImageNet's stem: learnt with its statistics
         dataset = replace(dataset, normalisation=data.IMAGENET)
     report = lesson.Report(__file__, args, dataset.name, dataset.why)
     report.ask(QUESTION.format(100 / len(dataset.classes)))
@@ -380,7 +380,10 @@ def arguments(argv: list[str] | None, defaults: dict | None = None) -> Namespace
 def five_minutes(args: Namespace, argv: list[str] | None) -> Namespace:
     """The arguments of the recipe for CIFAR-10; but as they are, if one of its flags was given."""
     recipe = arguments(argv, FIVE_MINUTES)
-    bare = all(getattr(recipe, name) == value for name, value in FIVE_MINUTES.items())
+    bare = all(
+        getattr(args, name) == SETTINGS[name][0] and getattr(recipe, name) == value
+        for name, value in FIVE_MINUTES.items()
+    )
     return recipe if bare else args
 
 

@@ -27,8 +27,8 @@ SEEDS = 2**31  # a seed is counted modulo this, so that no library's range is le
 SCRATCH = re.compile(r"\..+\.(pt|png|json|txt)-\d+")  # what training.atomic_write writes first
 
 VERDICTS = """\
-[holds]: all pairs of seeds agree, five or more. [does not hold]: all say the opposite.
-[unclear]: they differ, or are too few. n: networks.
+[holds]: all seeds agree, five or more. [does not hold]: all say the opposite. [unclear]: they
+differ, or are too few. Two networks are compared seed by seed. n: seeds. ±: their deviation.
 """
 
 

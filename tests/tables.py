@@ -24,6 +24,7 @@ import torchvision
 LESSON_4 = importlib.import_module("04_residual_variants")
 REFERENCE, VARIANTS = LESSON_4.REFERENCE, LESSON_4.VARIANTS
 MARGIN = importlib.import_module("03_training_comparison").MARGIN
+EPOCHS = importlib.import_module("06_practical_example").SETTINGS["epochs"][0]
 DEPTHS = 20, 56  # of the networks that lesson 3 compares
 
 # network, its blocks, image size
@@ -111,11 +112,14 @@ FIVE_MINUTES = f"{POOL} --batch-size 512 {RATES}"  # for as many epochs as by de
 RUNS = [
     FIVE_MINUTES,
     f"{POOL} --epochs 7 --batch-size 512 {RATES}",
+    f"--model cifar_pool_resnet-64-256-512 --epochs 12 --batch-size 512 {RATES}",
     "--model cifar_resnet-14 --epochs 10 --sizes 16 24 32",
     "--model cifar_wide_resnet-16-2 --epochs 15 --sizes 16 24 32",
     "--model resnet18 --epochs 14 --lr 0.1 --sizes 16 24 32 --smoothing 0.1",
     *(f"--model cifar_{twin} {SHORT}" for twin in ("plain-20", "resnet-20")),
     *(f"--model cifar_{twin} {SHORT}" for twin in ("plain-56", "resnet-56")),
+    *(f"--model cifar_{variant} {SHORT}" for variant in ("se_resnet-20", "preact_resnet-20")),
+    *(f"--model cifar_{variant} {SHORT}" for variant in ("densenet-22-12", "wide_resnet-16-2")),
 ]
 FULL = {
     name: f"--model {name} --epochs 200{' --lr 0.1' if name.startswith('resnet') else ''}"
@@ -128,12 +132,12 @@ START = ("fine-tuned", "from scratch", "from scratch, longer")  # of tests/finet
 
 CLAIMS = """# Claims and evidence
 
-What the six lessons measured with `--data shapes`. `python -m tests.record` runs them and writes
+What lessons 1 to 5 measured with `--data shapes`. `python -m tests.record` runs them and writes
 this page. Both sides of a claim start from the same seeds, which number its networks. A claim
 *holds* if all of at least five pairs agree. It *does not hold* if all say the opposite. Otherwise
 it is *unclear*, with the number of pairs that agree. Without any difference five pairs agree by
-chance once in 32 times, and once more they all oppose. That is not so where a claim has a margin or
-a fixed limit, which it says. The number of claims is not corrected for. Numbers are mean ± standard
+chance once in 32 times, and once more they all oppose. Claims that name a margin or a fixed limit
+have other odds. The number of claims is not corrected for. Numbers are mean ± standard
 deviation. Losses are in nats, the unit of the natural logarithm."""
 
 PAGE = """# Mistakes in public implementations of residual networks
@@ -188,7 +192,7 @@ def variants(recorded: Path) -> str:
     for name, found in networks.items():
         step = f"{1000 * statistics.median(found['step']):.0f}"
         variant = VARIANTS[name]
-        idea = f"{variant.idea} (for {variant.purpose})" if name != REFERENCE else variant.idea
+        idea = f"{variant.idea}. For {variant.purpose}" if name != REFERENCE else variant.idea
         rows.append([name, idea, step, accuracy(found["accuracy"])])
     return markdown(["variant", "its idea, and what for", "step (ms)", "test (%)"], rows, "23")
 
@@ -217,17 +221,25 @@ def cifar10(recorded: Path) -> str:
             places += [place] if place not in places else []
             letter = LETTERS[places.index(place)]
             minutes.setdefault(letter, []).append(run["seconds"] / 60)
-        spent = ", ".join(f"{statistics.median(m):.0f} ({k})" for k, m in minutes.items())
+        spent = ", ".join(f"{median_and_range(m)} ({k})" for k, m in minutes.items())
         test, mirror = (accuracy([run[key] for run in found]) for key in ("test", "mirror"))
         halves += map(half_interval, found)
         both = f"{test.split(' (')[0]}, {mirror}"
-        rows.append([f"`{flags.removeprefix('--model ')}`", both, spent])
+        shown = flags if "--epochs" in flags else f"{flags} --epochs {EPOCHS}"
+        rows.append([f"`{shown.removeprefix('--model ')}`", both, spent])
     table = markdown(["`--model` and flags", "test, mirror (%)", "minutes"], rows, "12")
     where = "; ".join(map(": ".join, zip(LETTERS, places, strict=False)))
     return (
-        f"{table}\n\nMinutes of training: the median run's. On {where}. That the test images are "
-        f"a sample alone makes a 95 % interval (Wilson's) of up to ±{max(halves):.1f} points."
+        f"{table}\n\nMinutes of training: the median run's, and the range where it is wide. On "
+        f"{where}. That the test images are a sample alone makes a 95 % interval (Wilson's) of up "
+        f"to ±{max(halves):.1f} points."
     )
+
+
+def median_and_range(minutes: list[float]) -> str:
+    """The median, and the range of runs that took very unlike times."""
+    low, middle, high = (f"{f(minutes):.0f}" for f in (min, statistics.median, max))
+    return f"{middle}, {low} to {high}" if max(minutes) > 1.3 * min(minutes) else middle
 
 
 def tricks(recorded: Path) -> str:
@@ -237,19 +249,27 @@ def tricks(recorded: Path) -> str:
         name: {n: Seeds(run[f"views {n}"] for run in runs.values()) for n in (1, 2, 6)}
         for name, runs in kept["runs"].items()
     }
+    seconds = {
+        name: f"{statistics.median(run['seconds'] for run in runs.values()):.0f}"
+        for name, runs in kept["runs"].items()
+    }
     recipe = right.pop("the recipe")
     changed = {name: views[1] for name, views in right.items()}
-    sgd = f"without Muon: SGD at {kept['sgd_rate']:g}, the best of {kept['sgd_rates']}"
-    changed = {sgd if name == "without Muon" else name: seeds for name, seeds in changed.items()}
     changed |= {"mirror images in the test": recipe[2], "six views in the test": recipe[6]}
-    rows = [["the recipe", f"{recipe[1]:.1%}", ""]]
+    best = max(kept["sgd"], key=kept["sgd"].get)
+    more = {
+        "without Muon": f": SGD at {best}, the best of {', '.join(kept['sgd'])} on another seed",
+        "growing images": f": {3 * kept['size'] // 4} pixels, then {kept['size']}",
+    }
+    rows = [["the recipe", f"{recipe[1]:.1%}", "", seconds["the recipe"]]]
     for name, seeds in changed.items():
         points = [100 * (a - b) for a, b in zip(seeds, recipe[1], strict=True)]
         better = f"{sum(p > 0 for p in points)} of {len(points)}"
         gain = f"{statistics.fmean(points):+.1f}, better in {better}"
-        rows.append([name, f"{seeds:.1%}", gain])
-    table = markdown(["what is changed", "right", "points, seeds"], rows, "12")
-    return f"{table}\n\n{setting(kept)}"
+        rows.append([name + more.get(name, ""), f"{seeds:.1%}", gain, seconds.get(name, "")])
+    header = ["what is changed", "right", "points, seeds", "seconds"]
+    spent = "Seconds: of training and validation, the median."
+    return f"{markdown(header, rows, '123')}\n\n{setting(kept)} {spent}"
 
 
 def skips(recorded: Path) -> str:
@@ -293,11 +313,12 @@ def time_to_accuracy(recorded: Path) -> str:
         there = f"at {percent(theirs)} when it was stopped after {theirs['seconds']:,.0f} s"
     alike = "ours in bfloat16" if kept["native_bf16"] else "both in float32"
     widths = "-".join(map(str, kept["widths"]))
+    when = f"after epoch {kept['ours'].index(ours) + 1} of its {kept['epochs']}"
     return (
         f"On {kept['device'].removesuffix(', in float32')}, {alike}, one seed: "
         f"`cifar_pool_resnet-{widths}` had {percent(ours)} of the validation images right after "
-        f"{ours['seconds']:.0f} s, when its schedule of {kept['epochs']} epochs ended. The copied "
-        f"code was {there}, {theirs['seconds'] / ours['seconds']:.0f} times as long. "
+        f"{ours['seconds']:.0f} s, {when}. The copied code "
+        f"was {there}, {theirs['seconds'] / ours['seconds']:.0f} times as long. "
         f"{kept['data']}, torch {kept['torch']}."
     )
 
@@ -362,14 +383,14 @@ def main_result(recorded: Path) -> str:
     n = len(at_best["plain-20"])
     how = (
         f"Mean ± standard deviation over n = {n} networks, each at the learning rate of its lowest "
-        "validation error. The curves show half and twice that rate, too. The command trains a few "
-        "more than were kept. The images are from the "
+        "validation error. The curves show half and twice that rate, too. The command tries a few "
+        "more rates than were kept. The images are from the "
         f"{kept['data']}, shrunk to 12x12 pixels. On {kept['device']}:"
     )
     folded = f"<details><summary>How this was measured</summary>{how} "
     folded += f"<code>{kept['command']}</code></details>"
     table = markdown(header, rows, "12")
-    return f"{table}\n\nGuessing has 90 % error. {depth_costs(grid)}\n\n{folded}"
+    return f"{table}\n\nGuessing one of ten classes has 90 % error. {depth_costs(grid)}\n\n{folded}"
 
 
 def depth_costs(grid: dict) -> str:
@@ -385,9 +406,9 @@ def depth_costs(grid: dict) -> str:
     points = f"{100 * MARGIN:.0f} points"
     if all(judged == "holds" for by_rate in found.values() for judged in by_rate.values()):
         return (
-            f"All seeds agree: without the arrow 56 layers have the higher training error, with it "
-            f"they have at most {points} more than 20. This also holds at half and at twice the "
-            "best rates."
+            "All seeds agree: without the arrow 56 layers have the higher training error. With it "
+            f"they have at most {points} more than 20 layers have. This also holds at half and at "
+            "twice the best rates."
         )
     texts = {
         kind: ", ".join(f"{judged} at {where}" for where, judged in by_rate.items())
@@ -455,13 +476,14 @@ def finetune(recorded: Path) -> str:
 
     def against(others: list[float]) -> str:
         better = sum(ours > theirs for ours, theirs in zip(tuned, others, strict=True))
-        return f"{accuracy(others)} % (fine-tuning is better for {better} of {len(others)} seeds)"
+        return f"{Seeds(others):.1%} (fine-tuning is better for {better} of {len(others)} seeds)"
 
     return (
-        f"Measured: a {results['model']} that was trained on Shapes-10 reaches {accuracy(tuned)} % "
+        f"A {results['model']} that was trained on Shapes-10 reaches {Seeds(tuned):.1%} "
         f"on six other shapes when it is fine-tuned on a hundred images of 32 pixels; from scratch "
         f"{against(short)}, and in five times as many epochs {against(long)}. "
-        "The lower rate, 0.3 of the classifier's, was chosen with test images of two sets in view. "
+        f"Mean ± deviation, n = {len(tuned)}. After the frozen epochs all layers learn at 0.3 of "
+        "the classifier's rate, which was chosen with test images of two sets in view. "
         f"On {results['device']}, `python -m tests.finetune`."
     )
 

@@ -204,12 +204,12 @@ def test_the_figure_of_towers_says_what_it_is_given():
     assert "grows 27 times in plain, 10 times in residual" in title
     assert "5 images; geometric mean, range of 2 seeds" in subtitle
     above, below = figure.axes[:3], figure.axes[3:]
-    assert [ax.get_title() for ax in above] == list(CONDITIONS)
+    assert [ax.get_title() for ax in above] == [CONDITIONS[-1], *CONDITIONS[:-1]]
     labels = [{text.get_text() for text in ax.texts} for ax in figure.axes]
-    assert labels[0] == {"plain\nx0.400 a layer", "residual\nl ** -1.00", "theory\nx0.408 a layer"}
-    assert "SkipInit\nlevel" in labels[1]
-    assert labels[4] == {"plain", "residual", "SkipInit: zero\nin the first step"}
-    theory, plain, _ = above[0].lines
+    assert labels[1] == {"plain\nx0.400 a layer", "residual\nl ** -1.00", "theory\nx0.408 a layer"}
+    assert "SkipInit\nlevel" in labels[2]
+    assert labels[5] == {"plain", "residual", "SkipInit: zero\nin the first step"}
+    theory, plain, _ = above[1].lines
     assert theory.get_ydata()[-1] == pytest.approx(6.0**-9)  # nine blocks of two layers away
     assert plain.get_ydata()[[0, -1]] == pytest.approx([1, 0.4**18])
-    assert below[1].lines[1].get_ydata()[[0, -1]] == pytest.approx([0.1, 1])  # as they are
+    assert below[2].lines[1].get_ydata()[[0, -1]] == pytest.approx([0.1, 1])  # as they are

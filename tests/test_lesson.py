@@ -58,6 +58,13 @@ def test_no_more_allows_its_margin_and_not_more():
     assert verdict(mixed, "<=", FIVE, margin=2.0) == "unclear: 4 of 5 seeds"
 
 
+def test_a_margin_is_not_missed_by_a_rounding():
+    """0.89 - 0.86 and 0.87 - 0.84 are three points, in binary a little more and a little less."""
+    left, right = Seeds([0.89, 0.87, 0.5, 0.7, 0.3]), Seeds([0.86, 0.84, 0.47, 0.67, 0.27])
+    assert verdict(left, "<=", right, margin=0.03) == "holds"
+    assert verdict(left, "<=", right, margin=0.0299) == "does not hold"
+
+
 def test_verdicts_on_exact_numbers():
     assert verdict(FIVE, ">", -0.5) == "holds"
     assert verdict(FIVE, ">", 0.5) == "unclear: 4 of 5 seeds"

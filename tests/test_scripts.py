@@ -86,10 +86,10 @@ def test_lesson_1_can_contradict_its_claims(tmp_path):
     exploding = [[growth**i for i in range(9, -1, -1)] for growth in (2.0, 2.001, 2.1, 2.2, 2.3)]
     vanishing = [run[::-1] for run in exploding]
     power = [[block**p for block in range(1, 11)] for p in (1.0, 1.1, 1.2, 1.3, 1.4)]
-    outputs = {("plain", script.DEFAULT): exploding, ("residual", script.NO_NORM): vanishing}
+    outputs = {("plain", script.DEFAULT_INIT): exploding, ("residual", script.KAIMING): vanishing}
     outputs |= {("plain", script.BN): power, ("residual", script.BN): exploding}
-    weights = {("residual", script.NO_NORM): exploding, ("plain", script.BN): vanishing}
-    weights["plain", script.DEFAULT] = exploding
+    weights = {("residual", script.KAIMING): exploding, ("plain", script.BN): vanishing}
+    weights["plain", script.DEFAULT_INIT] = exploding
     factor = script.growth.factor_per_layer
     factors = {key: script.Seeds.of(runs, factor) for key, runs in outputs.items()}
     script.claim_course(report, factors, outputs)

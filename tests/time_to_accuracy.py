@@ -4,7 +4,7 @@
 
 Ours is a small `cifar_pool_resnet` by lesson 6's shortest recipe. The other is torchvision's
 resnet18 with the stem swapped, in float32, a DataLoader with PIL transforms, batches of 128, SGD at
-0.1 and a cosine over 200 epochs. Both run in one process, one after the other, on the same images
+0.1 and a cosine over 200 epochs. Both are trained one after the other, on the same images
 and cores; reading images is not counted, validation after each epoch is. The second is stopped
 where it has taken --at-most times as long as the first: the ratio is then larger than that.
 """

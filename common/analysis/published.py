@@ -25,7 +25,7 @@ ERRORS = {
     "cifar_resnet-110": Published("6.61", "% test error, mean of five", HE_2015),
     "cifar_preact_resnet-164": Published("5.46", "% test error, median of five", HE_2016),
     "cifar_wide_resnet-16-4": Published("5.02", "%", "Zagoruyko & Komodakis 2016, table 6"),
-    "cifar_wide_resnet-28-10": Published("4.00", "%", "Zagoruyko & Komodakis 2016, table 4"),
+    "cifar_wide_resnet-28-10": Published("4.00", "%", "Zagoruyko & Komodakis 2016, table 5"),
     "cifar_resnext-29-8-64": Published("3.65", "%", "Xie et al. 2017, table 7"),
     "cifar_densenet-100-12": Published("4.51", "%", "Huang et al. 2017, table 2"),
 }

@@ -66,6 +66,7 @@ def _pairs(left, relation: str, right, margin: float) -> tuple[int, int, int]:
     if relation == "<":
         sides.reverse()
     differences = [a - b for a, b in zip(*sides, strict=True)]
-    above = sum(difference > margin for difference in differences)
-    below = sum(difference <= margin for difference in differences)
+    most = margin + 1e-9 if margin else 0.0  # 0.89 - 0.86 is a little more than 0.03 in binary
+    above = sum(difference > most for difference in differences)
+    below = sum(difference <= most for difference in differences)
     return (below, above, n) if relation == "<=" else (above, below, n)

@@ -29,7 +29,7 @@ def cut_out(x: torch.Tensor, draws: torch.Tensor, pixels: int) -> torch.Tensor:
     its two `draws` (2 N, from 0 to 1) choose (DeVries & Taylor 2017, arXiv:1708.04552)."""
     inside = []
     for size, draw in zip(x.shape[2:], draws, strict=True):
-        position = torch.arange(size, device=x.device) + 0.5
+        position = torch.arange(size, device=x.device) + (pixels % 2 == 0) / 2  # even: between two
         inside.append((position - (draw[:, None] * size).floor()).abs() < pixels / 2)  # N size
     square = (inside[0][:, :, None] & inside[1][:, None])[:, None]  # N 1 H W
     return torch.where(square, 0.0, x)

@@ -43,9 +43,11 @@ class Dataset:
         return replace(self, **moved)
 
     def first(self, images: int) -> "Dataset":
-        """At most so many training and validation images, from the beginning; all test images."""
+        """At most so many training and validation images, from the beginning; all test images.
+        They are normalised as all would be, so that a network may meet these and those."""
         few = {s: Split(*(t[:images] for t in getattr(self, s))) for s in ("train", "val")}
-        return replace(self, **few)
+        mean, std = (statistic.flatten().tolist() for statistic in self.statistics)
+        return replace(self, **few, normalisation=(mean, std))
 
     def resized(self, size: int) -> "Dataset":
         """All images at size x size pixels, with antialiasing."""

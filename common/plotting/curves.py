@@ -25,11 +25,16 @@ def training_curves(results: dict[str, list], chance: float, setup: str):
     """
     finished = {name: [run for run in runs if run] for name, runs in results.items()}
     depths = sorted({int(name.split("-")[1]) for name in results})
-    deep = [finished[f"{kind}-{depths[-1]}"] for kind in style.TWINS]
-    after = [100 * np.mean([run.train_error for run in runs] or np.nan) for runs in deep]
-    title = f"Without shortcuts {depths[-1]} layers get {after[0]:.1f} % of their training images "
-    title += f"wrong, with shortcuts {after[1]:.1f} %"
-    subtitle = f"{setup} and range. Dots: after training, each image as it is"
+    after = {
+        n: np.mean([run.train_error for run in runs] or np.nan) for n, runs in finished.items()
+    }
+    shown = {name: f"{100 * error:.1f}" for name, error in after.items()}
+    few, many = depths[0], depths[-1]
+    title = f"{few} and {many} layers: training error "
+    both = [f"{shown[f'{k}-{few}']} and {shown[f'{k}-{many}']} % {how}" for k, how in ARROW.items()]
+    title += ", ".join(both)
+    subtitle = f"{setup} and range, of shifted and mirrored images in training. Dots: after it, of "
+    subtitle += "the images as they are"
     figure, axes = style.new_figure(title, subtitle, 11, 4.8, ncols=2, sharey=True)
     looks = dict(zip(depths, itertools.cycle(DEPTHS)))
     labels = []
@@ -49,7 +54,7 @@ def training_curves(results: dict[str, list], chance: float, setup: str):
         ax.set_title(kind, fontsize=11)
         ax.set(xlabel="epoch")
         ax.xaxis.get_major_locator().set_params(integer=True)
-    axes[0].set(ylabel="training error (%)", ylim=(0, 100))
+    axes[0].set(ylabel="training error (%)", ylim=(-3, 100))
     for ax, ends in zip(axes, labels, strict=True):  # now that their shared limits are known
         style.label_ends(ax, ends)
     return figure

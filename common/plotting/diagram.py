@@ -130,7 +130,7 @@ def draw(graphs: dict[str, Graph], title: str = ""):
 
     Without a `title` it names the blocks on whose shortcut nothing lies, before and after the join.
     """
-    subtitle = "Traced from common/blocks by torch.fx, laid out by the longest path. Shapes: "
+    subtitle = "Drawn from the code of common/blocks. Shapes: "
     subtitle += "channels x height x width of the result. Blue: the shortcut and its join"
     nodes = [node for graph in graphs.values() for node in graph.nodes.values()]
     left = min(LANE * node.lane for node in nodes) - HALF_WIDTH - 0.5

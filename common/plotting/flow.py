@@ -25,10 +25,12 @@ def towers(outputs: dict, weights: dict, images: str):
     subtitle = (
         f"Above: at the blocks' outputs. Below: of the weights, relative to them. At the start; "
         f"two layers a block (3x3, 16 channels), {images}; geometric mean, range of "
-        f"{seeds} seeds. l: a block's number from the input. Grey: theory for wide plain networks."
+        f"{seeds} seeds. l: a block's number from the input. Grey: theory for wide plain networks. "
+        "Scales differ."
     )
     figure, axes = style.new_figure(title, subtitle, 12, 8, nrows=2, ncols=3)
-    for (above, below), condition in zip(axes.T, CONDITIONS, strict=True):
+    conditions = CONDITIONS[-1], *CONDITIONS[:-1]  # batch norm first, as in the lesson's table
+    for (above, below), condition in zip(axes.T, conditions, strict=True):
         networks = {kind: runs for (kind, c), runs in outputs.items() if c == condition}
         labels = {}
         for kind, runs in networks.items():

@@ -81,7 +81,8 @@ def interruptible(
     with deferred() as received:
 
         def on_step(step: int, batch) -> None:
-            stop = step % pause == 0 and parallel.any_of(bool(received), device)
+            asked = step % pause == 0 or step == steps
+            stop = asked and parallel.any_of(bool(received), device)
             if stop or (every and batch and step % every == 0):
                 save()
             if stop:

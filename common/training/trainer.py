@@ -299,9 +299,10 @@ def predict(
     """Logits of every image of a split in its order, or with `mirror` of its mirror image: float32
     N classes, in eval mode. Each process computes its part of every batch, and gets all."""
     model.eval()
-    outputs = []
+    outputs, size = [], max(64, getattr(dataset, split).images.shape[3])
+    batch = 500 * 64**2 // size**2  # of large images fewer fit into the memory
     with autocast(device):
-        for x, _ in dataset.batches(split, 500, part=parallel.part()):
+        for x, _ in dataset.batches(split, max(1, batch), part=parallel.part()):
             logits = model(x.flip(3) if mirror else x).float()
             outputs.append(parallel.gathered(logits))
     return torch.cat(outputs)
@@ -310,5 +311,5 @@ def predict(
 def evaluate(model: nn.Module, dataset, split: str, device: str = "cpu") -> tuple[float, float]:
     """Mean cross-entropy (nats) and accuracy (share of samples) over a whole split."""
     logits, labels = predict(model, dataset, split, device), getattr(dataset, split).labels
-    accuracy = (logits.argmax(1) == labels).float().mean()  # float: MPS has no double
-    return F.cross_entropy(logits, labels).item(), accuracy.item()
+    hits = (logits.argmax(1) == labels).sum().item()
+    return F.cross_entropy(logits, labels).item(), hits / len(labels)
