@@ -211,13 +211,14 @@ def long_runs(recorded: Path) -> dict[str, list[dict]]:
 
 def cifar10(recorded: Path) -> str:
     """What lesson 6 reached on CIFAR-10, by its flags."""
-    rows, places, halves = [], [], []
-    for flags, found in long_runs(recorded).items():
+    rows, places, halves, runs = [], [], [], long_runs(recorded)
+    images = sorted({run["data"] for found in runs.values() for run in found})
+    for flags, found in runs.items():
         if not found:
             continue
         minutes = {}
         for run in found:
-            place = f"{run['data']}, {run['device']}"
+            place = run["device"] if len(images) == 1 else f"{run['data']}, {run['device']}"
             places += [place] if place not in places else []
             letter = LETTERS[places.index(place)]
             minutes.setdefault(letter, []).append(run["seconds"] / 60)
@@ -230,8 +231,8 @@ def cifar10(recorded: Path) -> str:
     table = markdown(["`--model` and flags", "test, mirror (%)", "minutes"], rows, "12")
     where = "; ".join(map(": ".join, zip(LETTERS, places, strict=False)))
     return (
-        f"{table}\n\nMinutes of training: the median run's, and the range where it is wide. On "
-        f"{where}. That the test images are a sample alone makes a 95 % interval (Wilson's) of up "
+        f"{table}\n\n{' and '.join(images)}. Minutes of training: the median run's, and the range "
+        f"where it is wide. On {where}. That the test images are a sample alone makes a 95 % interval (Wilson's) of up "
         f"to ±{max(halves):.1f} points."
     )
 
