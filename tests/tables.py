@@ -232,8 +232,8 @@ def cifar10(recorded: Path) -> str:
     where = "; ".join(map(": ".join, zip(LETTERS, places, strict=False)))
     return (
         f"{table}\n\n{' and '.join(images)}. Minutes of training: the median run's, and the range "
-        f"where it is wide. On {where}. That the test images are a sample alone makes a 95 % interval (Wilson's) of up "
-        f"to ±{max(halves):.1f} points."
+        f"where it is wide. On {where}. That the test images are a sample alone makes a 95 % "
+        f"interval (Wilson's) of up to ±{max(halves):.1f} points."
     )
 
 
