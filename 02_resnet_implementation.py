@@ -17,6 +17,7 @@ a checkpoint in torchvision's format, to outputs/02_resnet_implementation_weight
 import statistics
 import timeit
 import warnings
+from functools import partial
 from pathlib import Path
 
 from common import analysis, data, lesson, models, plotting, training
@@ -37,14 +38,15 @@ SEEDS = (5, 2)  # networks behind each stem, and with --quick
 PAPER = {20: "0.27", 32: "0.46", 44: "0.66", 56: "0.85", 110: "1.7"}  # table 6: depth, millions
 
 QUESTION = """\
-The last of the ResNets below has several times the layers of ResNet-18. How many times as many
-parameters has it, and how many times as many multiplications: more than that, or fewer?"""
+The last of the ResNets below has several times the layers of ResNet-18. Has it more times the
+parameters than that, or fewer? And the multiplications?"""
 ANSWER = """\
 {} has {:.1f} times the layers of {}, {:.1f} times the parameters and {:.1f} times the
 multiply-adds. Section 3 says what its bottlenecks save."""
 BOTTLENECK = """\
 At about the same cost the bottleneck carries four times the channels, room for four times as many
-features. It pays with what it sees. The receptive field is the part of its input that one output
+features. Its 3x3 works on a quarter of them. The last row is a BasicBlock that works on all. The
+bottleneck pays with what it sees. The receptive field is the part of its input that one output
 depends on: one 3x3 convolution sees less than two."""
 EXPERIMENT = """\
 python 02_resnet_implementation.py --seed 100 trains the networks of section 7 from other random
@@ -77,7 +79,7 @@ def main(argv: list[str] | None = None) -> dict:
     report.table(list(measured["table_1"].values()))
 
     report.section("3. BasicBlock against Bottleneck, at 56x56")
-    # Why the deep ones change the block: many channels are affordable only between 1x1s.
+    # Why the deep ones change the block: many channels are affordable where only 1x1s touch them.
     measured["blocks"] = basic_against_bottleneck()
     report.table(measured["blocks"])
     report.explain(BOTTLENECK)
@@ -169,7 +171,10 @@ def resnet18_by_hand(w: dict[str, torch.Tensor], x: torch.Tensor) -> torch.Tenso
 @torch.no_grad()
 def by_hand_difference() -> float:
     """Largest relative difference of the lines above and common.models.resnet18."""
-    model = models.resnet18().eval()  # running statistics: they are part of the state dict
+    model = models.resnet18().eval()
+    for tensor in model.state_dict().values():
+        if tensor.ndim == 1:  # a new network's are all 0 or 1: a mix-up of them would not show
+            tensor.uniform_(0.5, 1.5)
     x = torch.randn(2, 3, 224, 224)
     return analysis.relative_difference([resnet18_by_hand(model.state_dict(), x)], [model(x)])
 
@@ -295,6 +300,7 @@ def behind_stem(stem: str, seed: int, classes: int) -> nn.Module:
     model = models.cifar_resnet(14, num_classes=classes, width=8)
     if stem == "imagenet":
         model.conv1 = nn.Conv2d(3, 8, 7, stride=2, padding=3, bias=False)
+        # CifarNet has no place for a max-pool; behind the ReLU it acts as in ResNet.
         model.relu = nn.Sequential(nn.ReLU(), nn.MaxPool2d(3, stride=2, padding=1))
     models.kaiming_init(model)
     return model
@@ -309,25 +315,24 @@ def compare_stems(report, images: data.Dataset) -> dict[str, Seeds]:
     runs = [training.Run(stem, n, behind_stem(stem, n, classes), {"lr": 0.1}) for stem, n in jobs]
     macs = {run.name: analysis.multiply_adds(run.model, 3, 32, 32) for run in runs}
     results = training.train_all(runs, few, epochs, 16, "cpu")
-    early = (epochs + 2) // 3
-    at_first = {
-        s: Seeds.of(runs, lambda run: error_after(run, early)) for s, runs in results.items()
-    }
-    errors = {
-        s: Seeds.of(runs, lambda run: error_after(run, epochs)) for s, runs in results.items()
-    }
+    early = (epochs + 2) // 3  # a third of the way
+    at_first, errors = (
+        {stem: Seeds.of(rows, partial(error_after, epoch=epoch)) for stem, rows in results.items()}
+        for epoch in (early, epochs)
+    )
     rows = []
     for stem, error in errors.items():
         row = {"stem": stem, "multiply-adds (M)": f"{macs[stem] / 1e6:.2f}"}
-        row[f"error after {early}"] = f"{at_first[stem]:.1%}"
-        rows.append(row | {f"after {epochs} epochs": f"{error:.1%}"})
+        row[f"error after {early} epochs"] = f"{at_first[stem]:.1%}"
+        rows.append(row | {f"after {epochs}": f"{error:.1%}"})
     report.table(rows)
     ahead = [min(STEMS, key=lambda stem: found[stem].mean) for found in (at_first, errors)]
-    report.say("A narrow ResNet-14, which trains in seconds. Errors: mean ± deviation over seeds,")
-    report.say(f"on {len(few.val.labels)} validation images.")
+    used, new = len(few.train.labels), len(few.val.labels)
+    report.say(f"A narrow ResNet-14, trained on {used} images, in batches of 16, at a rate of 0.1.")
+    report.say(f"Errors: mean ± deviation over seeds, on {new} validation images.")
     for stem, error in errors.items():
         report.say(f"By seed, {stem}: {', '.join(f'{100 * e:.0f}' for e in error)} %")
-    report.say(f"The better mean after {early} epochs has {ahead[0]}, after {epochs} {ahead[1]}.")
+    report.say(f"The lower mean after {early} epochs: {ahead[0]}, after {epochs}: {ahead[1]}.")
     ratio = macs["cifar"] / macs["imagenet"]
     report.say(f"The CIFAR stem keeps all pixels. So the network costs {ratio:.0f} times as much.")
     sentence = "on 32x32 images a stem that keeps all pixels gives the lower validation error"

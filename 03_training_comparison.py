@@ -66,8 +66,8 @@ He et al. 2015, section 4.1, leave open why deep plain networks fail. Yang et al
 blame batch norm: with it gradients explode with depth, so that very deep networks cannot be
 trained. After one step, they say, the gradients of the blocks are far less apart."""
 RECIPE = """SGD, batches of {}. The learning rate rises to {} over {:.0%} of the steps, then falls
-to 0. The images are shifted and mirrored. Of two layers a block, a first and a last one are made
-networks of 20 layers and more."""
+to 0. The images are shifted and mirrored. A network of {} layers has {} blocks of two, a first and
+a last layer."""
 DELETED = """Taken out: the block hands on what it gets. Where the shape changes that is every
 second pixel, and zeros for the new channels. The images are those of the training, so that a drop
 comes from the deletion alone."""
@@ -92,7 +92,8 @@ def main(argv: list[str] | None = None) -> dict:
 
     # One network on each core. All that is random follows from a run's seed, not from their order.
     report.section("2. After training: mean ± standard deviation over seeds")
-    report.explain(RECIPE.format(args.batch_size, args.lr, WARMUP))
+    recipe = args.batch_size, args.lr, WARMUP, shallow, (shallow - 2) // 2
+    report.explain(RECIPE.format(*recipe))
     images, an_epoch = len(dataset.train.labels), training.steps_per_epoch(dataset, args.batch_size)
     last = args.epochs * an_epoch - 1  # the last update is watched, too
     peak = round(WARMUP * last)  # updates until the rate is the highest

@@ -50,19 +50,20 @@ LEARNT = 1.8  # a loss well below that of guessing, which is log 10 = 2.30 for t
 RATES = (0.05, 0.1, 0.2, 0.4, 0.8)  # that --rates tries
 QUESTION = """Two networks of {:,} layers try to learn 32 images by heart. One has a ReLU after each
 addition, the other has all its ReLUs inside F. Which one learns better, and why?"""
-ANSWER = """With all ReLUs inside F the loss ended at {pre:.2f}, with one after each addition at
-{post:.2f}. {found} A ReLU after the addition cuts off x itself wherever the sum is negative. That
-may be why. If F starts at zero, there is little to cut at first. Then the second network ended at
-{zero:.2f}."""
+ANSWER = """With all ReLUs inside F the loss of the last steps was {pre:.2f}, with one after each
+addition {post:.2f}. {found} A ReLU after the addition cuts off x itself wherever the sum is
+negative. That may be why. If F starts at zero, there is little to cut at first. Then that of the
+second network was {zero:.2f}."""
 EXPERIMENT = """python 04_residual_variants.py --lr 0.1 gives one learning rate to all variants of
 sections 8 and 9. Which verdicts change, and which comparison is the fair one?"""
 BY_HEART = """\
-Now in training: can {:,} layers learn 32 images by heart? These are the same at every step, because
-fresh ones would ask for thousands of steps. "Plain" is pre-activation without the addition. In
-"last gamma 0" each F ends in a batch norm whose factor, gamma, starts at 0, so that every block
-starts as its shortcut. Stem and classifier are the same, and so is the batch norm before it. Each
-has the best rate that we tried, but "plain": its gradient overflows at any. Guessing has a loss of
-{:.2f}. At {} or less a network has begun to learn."""
+Now in training: can {:,} layers learn 32 images by heart? The images, of 8x8 pixels, are the same
+at every step, because fresh ones would ask for thousands of steps. The blocks are bottlenecks of
+few channels. "Plain" is pre-activation without the addition. In "last gamma 0" each F ends in a
+batch norm whose factor, gamma, starts at 0, so that every block starts as its shortcut. Stem and
+classifier are the same, and so is the batch norm before it. Each has the best rate that we tried,
+but "plain": its gradient overflows at any. What counts below is the mean loss of the last {} steps.
+Guessing has {:.2f}. At {} or less a network has begun to learn."""
 FEW_STEPS = """
 We trained for few steps. In a longer training the order may differ. The last column is not measured
 here: the papers trained the networks named for hundreds of epochs."""
@@ -94,10 +95,10 @@ VARIANTS = {  # each is trained, compared and drawn
     "preact-20": Variant(partial(models.cifar_preact_resnet, 20),
         "no ReLU cuts the path of x: it moves into F",
         "very deep networks", "cifar_preact_resnet-164", lr=0.4),
-    "wide-10": Variant(partial(models.PreActNet, blocks.WideBlock, 1),
+    "wide-10": Variant(partial(models.PreActNet, blocks.WideBlock, 1),  # one block a stage
         "fewer layers of more channels, and dropout in F, which is off here",
         "the same accuracy in less time", "cifar_wide_resnet-28-10", lr=0.1),
-    "resnext-20": Variant(partial(models.cifar_resnext, 20, 4, 24),
+    "resnext-20": Variant(partial(models.cifar_resnext, 20, cardinality=4, base_width=24),
         "many narrow paths for the price of a wide one",
         "accuracy at an equal count of multiply-adds", "cifar_resnext-29-8-64", lr=0.1),
     "dense-22": Variant(densenet, "keep x and put F(x) beside it, instead of adding",
@@ -163,6 +164,8 @@ def main(argv: list[str] | None = None) -> dict:
     report.section("8. All variants: about equal parameters, equal steps, their own learning rates")
     report.table(variants.cost_table(table, rates))
     report.say("Multiply-adds: of one image. Step and memory: of a training step on one core.")
+    new, last = len(dataset.val.labels), len(dataset.test.labels)
+    report.say(f"Accuracy: on {new} validation images and {last} test images.")
     report.section(f"9. When to use which, against {REFERENCE}")
     measured["verdicts"] = variants.judge(table, REFERENCE)
     report_verdicts(report, table, measured["verdicts"])
@@ -197,7 +200,7 @@ def arguments(argv: list[str] | None):
 
 
 def norm_relu(x):
-    """Batch norm as it is at initialisation, then ReLU."""
+    """Batch norm as it is at initialisation, without running averages, then ReLU."""
     return F.relu(F.batch_norm(x, None, None, training=True))
 
 
@@ -215,13 +218,13 @@ def grouped(x, w, groups):
 
 def dense(x, w1, w2):
     """Keep x and put the new channels beside it, where a residual block would add."""
-    out = F.conv2d(norm_relu(x), w1)  # N 4k H W
+    out = F.conv2d(norm_relu(x), w1)  # N 4k H W, where k is the growth rate
     return torch.cat([x, F.conv2d(norm_relu(out), w2, padding=1)], dim=1)  # N C+k H W
 
 
 def squeeze_excitation(x, w1, b1, w2, b2):
     """Scale each channel by a gate computed from the means of all."""
-    hidden = F.relu(F.linear(x.mean(dim=(2, 3)), w1, b1))  # N C/r
+    hidden = F.relu(F.linear(x.mean(dim=(2, 3)), w1, b1))  # N C/r, where r is the reduction
     return x * torch.sigmoid(F.linear(hidden, w2, b2))[:, :, None, None]  # N C H W
 
 
@@ -253,19 +256,19 @@ def post_norm(x, layer):
 
 def by_hand(report) -> dict[str, float]:
     """The largest relative difference between the lines above and each class."""
-    x, words = torch.randn(4, 16, 8, 8), torch.randn(4, 9, 32)
+    x, patches = torch.randn(4, 16, 8, 8), torch.randn(4, 9, 32)
     pre = PreActBlock(16, 16)
     layer = blocks.DenseLayer(16, 4)
     gate = blocks.SqueezeExcitation(16)
     conv = blocks.ResNeXtBlock(16, 16, cardinality=4, base_width=16).conv2
-    first, last = (deep.VisionTransformer(1, norm_first).layers[0] for norm_first in (True, False))
+    before, after = (deep.VisionTransformer(1, first).layers[0] for first in (True, False))
     pairs = {
         "PreActBlock": (preactivation(x, pre.conv1.weight, pre.conv2.weight), pre(x)),
         "ResNeXtBlock.conv2": (grouped(x, conv.weight, 4), conv(x)),
         "DenseLayer": (dense(x, layer.conv1.weight, layer.conv2.weight), layer(x)),
         "SqueezeExcitation": (squeeze_excitation(x, *gate.parameters()), gate(x)),
-        "PyTorch's pre-norm layer": (pre_norm(words, first), first(words)),
-        "PyTorch's post-norm layer": (post_norm(words, last), last(words)),
+        "PyTorch's pre-norm layer": (pre_norm(patches, before), before(patches)),
+        "PyTorch's post-norm layer": (post_norm(patches, after), after(patches)),
     }
     differences = {n: analysis.relative_difference([a], [b]) for n, (a, b) in pairs.items()}
     report.say(f"Largest relative difference of the two: {max(differences.values()):.2g}")
@@ -287,7 +290,8 @@ def show_idea(report, number: int, name: str, old, new, member="forward", about=
 def report_paths(report, post: list[list[float]], pre: list[list[float]]) -> None:
     """How much of the identity path is open after 1, 2 ... blocks, by seed."""
     report.say("A ReLU after the addition (post-activation) closes the path of x where the sum is")
-    report.say("negative. With all ReLUs inside F (pre-activation) none can. How many stay open?")
+    report.say("negative. With all ReLUs inside F (pre-activation) none can. A path leads one")
+    report.say("number of x along the additions, every F held constant. How many stay open?")
     report.table(deep.path_table(post, pre))
     open_post, open_pre = (Seeds(seed[-1] for seed in seeds) for seeds in (post, pre))
     claim = f"through {len(pre[0])} blocks more paths of x stay open with pre-activation"
@@ -297,7 +301,7 @@ def report_paths(report, post: list[list[float]], pre: list[list[float]]) -> Non
 
 def report_thousand(report, layers: int, trials: dict, losses: dict, chance: float) -> None:
     """Which networks of a thousand layers learn, and what that takes."""
-    report.say(BY_HEART.format(layers, chance, LEARNT))
+    report.explain(BY_HEART.format(layers, deep.WINDOW, chance, LEARNT))
     report.table(deep.summary(f"{layers:,} layers", trials, losses))
     last, measured = deep.ends(losses), f"training loss {{:.2f}}, asked for {LEARNT} or less"
     claim = f"{layers:,} layers begin to learn with pre-activation"
@@ -323,7 +327,8 @@ def report_bare(report, layers: int, trials: dict, losses: dict) -> None:
     measured = f"training loss {{:.2f}}, asked for {LEARNT} or less"
     report.claim(claim, last["alpha = 0"], "<=", LEARNT, source, measured)
     learnt = sum(loss <= LEARNT for loss in last["alpha = 1"])
-    report.say(f"Where alpha starts at 1, {learnt} of {len(last['alpha = 1'])} networks do.")
+    runs = len(last["alpha = 1"])
+    report.say(f"Where alpha starts at 1, {learnt} of {runs} networks begin to learn.")
 
 
 def networks(classes: int, width: int) -> dict[str, Callable[[], nn.Module]]:
@@ -379,10 +384,11 @@ def report_gates(report, runs: list[dict[str, tuple[float, float]]]) -> None:
     report.say("A gate, from 0 to 1, scales a channel. Do images of other classes get other gates?")
     report.table(features.gate_table(runs))
     report.say("Spread: standard deviation over classes. Shuffled labels show what chance does.")
-    classes, chance = (Seeds([*run.values()][-1][i] for run in runs) for i in (0, 1))
+    last_block = [[*run.values()][-1] for run in runs]
+    spread, by_chance = (Seeds(values) for values in zip(*last_block, strict=True))
     claim = "even the last block's gates differ between classes more than by chance"
     source = "against Hu et al. 2018, section 7.2: the very last gates hardly differ by class"
-    report.claim(claim, classes, ">", chance, source, "spread {:.4f} against {:.4f}")
+    report.claim(claim, spread, ">", by_chance, source, "spread {:.4f} against {:.4f}")
 
 
 def advice(table: dict[str, Result], judged: dict[str, str]) -> list[str]:
@@ -418,9 +424,11 @@ def report_flow(report, layers: int, flow: dict[str, dict[int, list]]) -> None:
     """Where the norm stands, and the gradient near the output at the start."""
     report.say(TRANSFORMER)
     report.table(deep.flow_table(flow))
-    theory = math.sqrt((layers // 4) / layers)
-    report.say("The gradient is that of the last linear layer's weights before training. The ratio")
-    report.say(f"would be {theory:.2f} with pre-norm and 1 with post-norm by a theorem's bounds.")
+    few = layers // 4
+    theory = f"sqrt({few}/{layers}) = {math.sqrt(few / layers):.2f}"
+    report.say("The gradient is that of the last linear layer's weights before training. By a")
+    report.say(f"theorem's bounds the ratio is 1 with post-norm, and with pre-norm {theory}.")
+    report.say("Large gradients at the start are what a warm-up of the rate is to tame.")
     post, pre = (Seeds(run[-1] for run in flow[kind][layers]) for kind in ("post-norm", "pre-norm"))
     claim = f"near the output of {layers} layers post-norm starts with the larger gradient"
     report.claim(claim, post, ">", pre, "Xiong et al. 2020, theorem 1", "{:.3f} against {:.3f}")
@@ -430,7 +438,7 @@ def report_attention(report, layers: int, trials: dict, losses: dict) -> None:
     """Pre-norm and post-norm in training, with and without warm-up."""
     steps = trials["post-norm, warm-up"].warmup
     report.say(f"In training, as in section 2. Warm-up: the rate rises from 0 over {steps} steps.")
-    report.say('All have the best rate for pre-norm, but "slower" has the best one for post-norm.')
+    report.say('All have the best rate for pre-norm, "own rate" has the best one for post-norm.')
     report.table(deep.summary(f"{layers} layers", trials, losses))
     last, measured = deep.ends(losses), "training loss {:.2f} against {:.2f}"
     post, rate = last["post-norm"], trials["post-norm"].rate
@@ -442,7 +450,7 @@ def report_attention(report, layers: int, trials: dict, losses: dict) -> None:
     report.claim(claim, last["post-norm, warm-up"], "<", post, source, measured)
     claim = "each at its own best rate, pre-norm learns better than post-norm"
     source = "none: a question of our own, at rates that were chosen with other seeds"
-    report.claim(claim, last["pre-norm"], "<", last["post-norm, slower"], source, measured)
+    report.claim(claim, last["pre-norm"], "<", last["post-norm, own rate"], source, measured)
 
 
 def answer(report, last: dict[str, Seeds]) -> None:

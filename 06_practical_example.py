@@ -7,8 +7,9 @@ You will learn
     what a checkpoint must hold for a training to continue as if it had never stopped
 Builds on: lessons 1 and 2. Papers: He et al. 2015 (arXiv:1512.03385), section 4.2; Loshchilov &
 Hutter 2017 (arXiv:1608.03983) for the cosine schedule.
-On CIFAR-10 the default is a network of seven convolutions. What a skip is worth in so few, and each
-trick of its recipe, is measured in .github/results.md, "Do so few layers need skips?".
+On CIFAR-10 the default is a recipe for a network of seven convolutions, unless one of its flags is
+given: --model, --epochs, --batch-size, --lr, --smoothing, --muon. What a skip is worth in so few
+layers, and each trick, is measured in .github/results.md, "Do so few layers need skips?".
 Takes about two minutes on two cores (a small ResNet on the built-in Shapes-10).
 Writes curves.png, confusion.png, calibration.png, mistakes.png, best.pt, last.pt, report.txt and
 results.json to outputs/06_practical_example/; with --evaluate all but curves and networks to
@@ -24,6 +25,7 @@ outputs/06_practical_example_evaluation/; with --predict nothing.
     python 06_practical_example.py --checkpoint FOLDER/best.pt --evaluate --data-dir MY_PHOTOS
 """
 
+import math
 import shlex
 from argparse import BooleanOptionalAction, Namespace
 from dataclasses import replace
@@ -66,8 +68,14 @@ How many of 100 new images will the network name right in the end? Guessing gets
 accuracy is higher, that while training or that on validation images: at first, in the end?"""
 ANSWER = """\
 It named {:.1f} of 100 right. Epoch by epoch, while training and on validation images: {}.
-The first is a mean over the whole epoch, from its first step on, and of shifted, flipped images.
-The second is of unchanged images, at the end of the epoch."""
+The second was the higher one in {} of {} epochs. The first is a mean over the whole epoch, from its
+first step on, and of shifted, flipped images. The second is of unchanged images, at its end."""
+COLUMNS = """\
+In batches of {}. The learning rate, lr, {}. Shown is the highest of an
+epoch. While training: of the images as they pass, shifted and flipped, while the weights still
+move. Validation: of other images, after each epoch. If the loss is no number, the rate is too high.
+If the first accuracy rises and the second falls, the network overfits: it learns its images by
+heart."""
 EXPERIMENT = """\
 python 06_practical_example.py --data shapes --ema 0.99 averages the weights of the last steps and
 tests the average. Does it help in so short a training?"""
@@ -120,7 +128,9 @@ def pipeline(args: Namespace, resumed: dict, argv: list[str] | None = None) -> d
         report.say(f"last network, the one tested: {report.folder / 'last.pt'}")
         best = report.folder / "best.pt"  # of a training resumed elsewhere it may be another's
         ours = training.checkpoints.is_of(best, trainer.rows)
-        report.say(f"best validation accuracy: {best if ours else 'before it was resumed here'}")
+        highest = max(row["val_accuracy"] for row in trainer.rows)
+        where = best if ours else "before it was resumed here"
+        report.say(f"that of the highest validation accuracy, {highest:.1%}: {where}")
         say_answer(report, trainer.rows, tested["test_accuracy"])
         return report.save({"epochs": trainer.rows, **tested})
 
@@ -129,8 +139,9 @@ def require_memory(args: Namespace, images: int) -> None:
     """Raises: UserError if network and batch do not fit into the memory."""
     with torch.device("meta"):  # shapes without values, whatever their size
         model = models.build(args.model, 10, args.image_size)
-    part = -(-min(args.batch_size, images) // args.accumulate // training.parallel.world())
-    training.step.require_memory(model, part, max(*args.sizes, args.image_size, 0))
+    parts = args.accumulate * training.parallel.world()  # of a batch, one after and beside another
+    part = math.ceil(min(args.batch_size, images) / parts)
+    training.step.require_memory(model, part, max([*args.sizes, args.image_size]))
 
 
 def build(args: Namespace, classes: int, resumed: dict) -> nn.Module:
@@ -194,17 +205,19 @@ def check_loop(report, dataset: data.Dataset, seed: int) -> None:
             list(training.Trainer(model, few, epochs=2, batch_size=64, seed=seed).run())
         states.append(model.state_dict())
     equal = all(torch.equal(states[0][name], states[1][name]) for name in states[0])
-    report.check("the loop by hand gives the weights of training.Trainer, to the bit", equal)
+    what = "on a small network train_by_hand, above in this file, and training.Trainer give equal"
+    report.check(f"{what} weights", equal)
 
 
 def train(report, dataset: data.Dataset, model: nn.Module, resumed: dict) -> training.Trainer:
     """Train, print a row per epoch, keep the last network and the best on validation data."""
-    report.say("While training: of the images as they pass, shifted and flipped, while the weights")
-    report.say("still move. Validation: of other images, after each epoch. lr: the highest rate of")
-    report.say("the epoch. Seconds: from the start.")
-    report.say(f"{'':<13}-- while training --")
-    report.say("epoch  pixels        loss  accuracy (%)  val acc (%)  images/s       lr  seconds")
     args = report.args
+    course = f"rises to {args.lr} over 15 % of the steps, then falls to 0"
+    if args.frozen:
+        course = f"is {args.lr} while the classifier learns alone, then at most 0.3 of that"
+    report.explain(COLUMNS.format(args.batch_size, course))
+    report.say(f"{'':<15}{' while training ':-^24}")
+    report.say("epoch  pixels        loss  accuracy (%)  val acc (%)  images/s       lr  seconds")
     model = model.to(report.device)
     model = training.step.compiled(model) if args.compile else model
     options = settings_of(args, (*RECIPE, "seed"))
@@ -218,6 +231,8 @@ def train(report, dataset: data.Dataset, model: nn.Module, resumed: dict) -> tra
     def save_last() -> None:
         save(last, trainer, args)
 
+    # A checkpoint holds all that the next step depends on: weights, running averages, momentum, the
+    # place in schedule and epoch, random state, settings. So what is resumed gives equal weights.
     pauses = (args.save_every, trainer.steps, report.device, advice(report))
     with training.signals.interruptible(save_last, *pauses) as on_step:
         for row in trainer.run(on_step=on_step):
@@ -240,7 +255,9 @@ def say_answer(report, rows: list[dict], accuracy: float) -> None:
     ask = f"python {Path(__file__).name} --checkpoint {last} --predict PICTURE asks the network "
     ask += "about a picture. Take one that it has not learnt from."
     experiment = ask if report.args.data_dir else EXPERIMENT
-    report.answer(ANSWER.format(100 * accuracy, ", ".join(shown)), experiment)
+    higher = sum(row["val_accuracy"] > row["train_accuracy"] for row in rows)
+    found = 100 * accuracy, ", ".join(shown), higher, len(rows)
+    report.answer(ANSWER.format(*found), experiment)
 
 
 def advice(report) -> str:
@@ -291,6 +308,7 @@ def test(report, dataset: data.Dataset, model: nn.Module) -> dict:
     guesses = ((logits + mirrored) / 2).argmax(1).cpu()
     both = judged.accuracy(int((guesses == labels).sum()), len(labels))
     report.say(f"averaged with the mirror images, at twice the cost: {judged.with_interval(both)}")
+    report.say("The first is the result. Which of the two to report was fixed before the test.")
     calibrated = judged.calibration(probabilities, labels)
     error = f"{100 * calibrated['ece']:.2f} points"
     report.say("When the network says 90 %, is it right in 90 of 100 cases? On average it is off")

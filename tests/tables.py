@@ -68,7 +68,7 @@ QUESTION = {  # by lesson: what it asks, and its answer in a line
     ),
     "5": (
         "What does it look like inside?",
-        "Four pictures that are often sketched, measured.",
+        "Not as it is often sketched: four pictures, measured.",
     ),
     "6": (
         "How do I train a network well, on my own pictures, too?",
@@ -92,14 +92,14 @@ QUESTIONS = {  # for the README: claims of the lessons, by question, as they beg
         "with ReLUs after additions 1,001 layers",
         "110 layers without batch norm",
     ],
-    "A Transformer's layers add, too. Where should the norm stand?": [
+    "A Transformer adds, too. Norm inside the branch (pre) or after the sum (post)?": [
         "near the output of",
         "without warm-up pre-norm",
         "each at its own best rate, pre-norm",
     ],
-    "What did we expect of networks of 14 and 20 layers, and not find?": [
+    "What stayed unclear, or went against us, in 14 and 20 layers?": [
         "on 32x32 images",
-        "the loss is flatter around residual networks (running",
+        "the loss is flatter around residual networks of 20 layers (running",
         "half-way through, a linear classifier",
     ],
 }
@@ -194,7 +194,8 @@ def variants(recorded: Path) -> str:
         variant = VARIANTS[name]
         idea = f"{variant.idea}. For {variant.purpose}" if name != REFERENCE else variant.idea
         rows.append([name, idea, step, accuracy(found["accuracy"])])
-    return markdown(["variant", "its idea, and what for", "step (ms)", "test (%)"], rows, "23")
+    header = ["variant", "its idea and aim, by its paper", "step (ms)", "test (%)"]
+    return markdown(header, rows, "23")
 
 
 def long_runs(recorded: Path) -> dict[str, list[dict]]:
@@ -232,8 +233,8 @@ def cifar10(recorded: Path) -> str:
     where = "; ".join(map(": ".join, zip(LETTERS, places, strict=False)))
     return (
         f"{table}\n\n{' and '.join(images)}. Minutes of training: the median run's, and the range "
-        f"where it is wide. On {where}. That the test images are a sample alone makes a 95 % "
-        f"interval (Wilson's) of up to ±{max(halves):.1f} points."
+        f"where it is wide. On {where}. The choice of test images alone leaves up to "
+        f"±{max(halves):.1f} points (Wilson's 95 % interval)."
     )
 
 
@@ -262,12 +263,13 @@ def tricks(recorded: Path) -> str:
         "without Muon": f": SGD at {best}, the best of {', '.join(kept['sgd'])} on another seed",
         "growing images": f": {3 * kept['size'] // 4} pixels, then {kept['size']}",
     }
-    rows = [["the recipe", f"{recipe[1]:.1%}", "", seconds["the recipe"]]]
+    rows = [["the recipe of the first row", f"{recipe[1]:.1%}", "", seconds["the recipe"]]]
     for name, seeds in changed.items():
         points = [100 * (a - b) for a, b in zip(seeds, recipe[1], strict=True)]
         better = f"{sum(p > 0 for p in points)} of {len(points)}"
         gain = f"{statistics.fmean(points):+.1f}, better in {better}"
-        rows.append([name + more.get(name, ""), f"{seeds:.1%}", gain, seconds.get(name, "")])
+        shown = name if name.startswith("without") else f"with {name}"
+        rows.append([shown + more.get(name, ""), f"{seeds:.1%}", gain, seconds.get(name, "")])
     header = ["what is changed", "right", "points, seeds", "seconds"]
     spent = "Seconds: of training and validation, the median."
     return f"{markdown(header, rows, '123')}\n\n{setting(kept)} {spent}"
@@ -283,8 +285,9 @@ def skips(recorded: Path) -> str:
             skip, none = (Seeds(run["views 1"] for run in cell.values()) for cell in cells)
             judged = mark(verdict(skip, ">", none))
             gains.append(f"{100 * (skip.mean - none.mean):+.1f}")
-            rows.append([f"{residual}, {start}", f"{skip:.1%}", f"{none:.1%}", judged])
-    header = ["convolutions a group, first weights", "skip", "no skip", "a skip is better"]
+            count = 1 + 3 * (1 + residual)  # a stem, and in each group a pooling one and these
+            rows.append([f"{count}, {start}", f"{skip:.1%}", f"{none:.1%}", judged])
+    header = ["convolutions, first weights", "skip", "no skip", "a skip is better"]
     said = "A skip brings {} points in seven convolutions and {} in thirteen".format(*gains[::2])
     said += ". From a start near the identity it brings {} and {}.".format(*gains[1::2])
     return f"{markdown(header, rows, '12')}\n\n{said} {setting(kept)}"
@@ -384,8 +387,8 @@ def main_result(recorded: Path) -> str:
     n = len(at_best["plain-20"])
     how = (
         f"Mean ± standard deviation over n = {n} networks, each at the learning rate of its lowest "
-        "validation error. The curves show half and twice that rate, too. The command tries a few "
-        "more rates than were kept. The images are from the "
+        "validation error. The curves show at least half and twice that rate. Not all rates that "
+        "the command tries are drawn. The images are from the "
         f"{kept['data']}, shrunk to 12x12 pixels. On {kept['device']}:"
     )
     folded = f"<details><summary>How this was measured</summary>{how} "
@@ -404,12 +407,12 @@ def depth_costs(grid: dict) -> str:
             missing = deep is None or shallow is None
             judged = "not measured" if missing else verdict(deep, relation, shallow, margin)
             found[kind][where] = judged
-    points = f"{100 * MARGIN:.0f} points"
+    points = f"{100 * MARGIN:.0f} percentage points"
     if all(judged == "holds" for by_rate in found.values() for judged in by_rate.values()):
         return (
             "All seeds agree: without the arrow 56 layers have the higher training error. With it "
-            f"they have at most {points} more than 20 layers have. This also holds at half and at "
-            "twice the best rates."
+            f"they stay within {points} of 20 layers' error, the margin that we had set. This also "
+            "holds at half and at twice the best rates."
         )
     texts = {
         kind: ", ".join(f"{judged} at {where}" for where, judged in by_rate.items())
@@ -424,8 +427,9 @@ def depth_costs(grid: dict) -> str:
 def first_lines(recorded: Path) -> str:
     """What lesson 3 prints of its training, as recorded."""
     report = (recorded / "03_training_comparison" / "report.txt").read_text(encoding="utf-8")
-    section = report.split("\n2. ")[1].split("\n\n")[0].splitlines()
-    return "\n".join(["```console", "2. " + section[0], *section[2:7], "```"])
+    section = report.split("\n2. ")[1].splitlines()
+    table = next(i for i, line in enumerate(section) if line.startswith("network "))
+    return "\n".join(["```console", "2. " + section[0], *section[table : table + 5], "```"])
 
 
 def found(recorded: Path) -> str:
@@ -440,10 +444,10 @@ def found(recorded: Path) -> str:
         rows = []
         for claim in claims:
             f, results = next(pair for text, pair in findings.items() if text.startswith(claim))
-            link = f"[{number(results)}]({results['lesson']}.py)"
-            sign = re.sub(" holds| does not hold", "", mark(f["verdict"]))
-            rows.append([f["claim"], f["measured"], f"{sign}\N{NO-BREAK SPACE}{link}"])
-        parts.append(markdown([question, "measured", ""], rows))
+            link = f"[lesson {number(results)}]({results['lesson']}.py)"
+            sign = re.sub(" holds| does not hold| unclear:", "", mark(f["verdict"]))
+            rows.append([f["claim"], f["measured"], f"{sign}, {link}"])
+        parts.append(markdown([question, "measured", "✓, lesson"], rows))
     return "\n\n".join(parts)
 
 

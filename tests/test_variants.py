@@ -189,7 +189,7 @@ def test_a_batch_is_learnt_by_heart_and_losses_end_at_the_first_that_is_no_numbe
     assert [[math.isnan(loss) for loss in run] for run in losses["broken"]] == [[True]] * 2
     rows = deep.summary("any", trials, losses)
     assert [row["diverged"] for row in rows] == ["0 of 2", "2 of 2"]
-    assert rows[1]["last 10 steps"] == "diverged"
+    assert rows[1]["mean, last 10 steps"] == "diverged"
 
 
 def test_trials_of_a_kind_differ_in_what_they_say():
@@ -309,7 +309,7 @@ def test_lesson_can_contradict_its_claims(report):
     losses = {name: seeds(2.5, 2.0) for name in trials} | {"post-norm": seeds(2.5, 1.0)}
     script.report_attention(report, 4, trials, losses)
     assert [f["verdict"] for f in report.findings] == ["does not hold"] * 11
-    assert "Where alpha starts at 1, 0 of 5 networks do." in report.lines
+    assert "Where alpha starts at 1, 0 of 5 networks begin to learn." in report.lines
 
 
 def test_the_search_of_rates_prints_the_validation_loss(report, tiny, monkeypatch):

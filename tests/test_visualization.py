@@ -25,6 +25,7 @@ def script():
 @pytest.fixture
 def report(tmp_path):
     args = lesson.parser("doc").parse_args(["--out-dir", str(tmp_path)])
+    args.depth = 20
     return lesson.Report("05_visualization.py", args, "made up")
 
 

@@ -145,17 +145,19 @@ def memory_by_depth(device: str) -> dict[str, dict[int, int]]:
         dense = models.cifar_densenet(depth, 12).to(device)
         resnet = models.cifar_resnet(depth - 2).to(device)
         memory["dense"][depth] = peak_bytes(dense, x, y)
-        memory["resnet"][depth] = peak_bytes(resnet, x, y)
+        memory["resnet"][depth - 2] = peak_bytes(resnet, x, y)
     return memory
 
 
 def memory_table(memory: dict[str, dict[int, int]]) -> list[dict]:
-    """What `memory_by_depth` measured, a row a kind."""
-    return [
-        {"peak memory (MB)": kind}
-        | {f"depth {depth}": f"{size / 1e6:.0f}" for depth, size in by_depth.items()}
-        for kind, by_depth in memory.items()
-    ]
+    """What `memory_by_depth` measured, a row for each two networks."""
+    rows = []
+    for pair in zip(*(by_depth.items() for by_depth in memory.values()), strict=True):
+        row = {}
+        for kind, (depth, size) in zip(memory, pair, strict=True):
+            row |= {f"depth, {kind}": depth, f"peak, {kind} (MB)": f"{size / 1e6:.0f}"}
+        rows.append(row)
+    return rows
 
 
 def equal_cost_family(device: str) -> dict[str, dict]:

@@ -121,7 +121,7 @@ def transformers(layers: int, classes: int) -> dict[str, Trial]:
 
     return {
         "pre-norm": trial("pre-norm", 0.003),
-        "post-norm, slower": trial("post-norm", 0.001),
+        "post-norm, own rate": trial("post-norm", 0.001),
         "post-norm": trial("post-norm", 0.003),
         "post-norm, warm-up": trial("post-norm", 0.003, warmup=12),
     }
@@ -180,7 +180,7 @@ def summary(title: str, trials: dict[str, Trial], losses: dict[str, list]) -> li
         row = {title: name, "learning rate": f"{trials[name].rate:g}"}
         diverged = sum(map(math.isnan, last))
         row["loss, first step"] = f"{Seeds(run[0] for run in losses[name]):,.2f}"
-        row[f"last {WINDOW} steps"] = "diverged" if diverged else f"{last:.2f}"
+        row[f"mean, last {WINDOW} steps"] = "diverged" if diverged else f"{last:.2f}"
         rows.append(row | {"diverged": f"{diverged} of {len(last)}"})
     return rows
 

@@ -86,9 +86,9 @@ def train_to_loss(
     Raises: training.Diverged.
     """
     jobs = [(kind, seed) for kind, by_seed in twins.items() for seed in by_seed]
-    # The schedule is made for ten times the epochs, so that the rate has hardly fallen when a
-    # network stops: one that is stopped later must not be stopped at a smaller rate as well.
-    options = {"batch_size": batch_size, "lr": lr, "warmup": 0.03, "device": device}
+    # Two epochs of warm-up, and a schedule for ten times the epochs, so that the rate is near its
+    # highest whenever a network stops: one that stops later shall not stop at another rate as well.
+    options = {"batch_size": batch_size, "lr": lr, "warmup": 0.2 / epochs, "device": device}
     with training.progress(f"{len(jobs)} networks", None, "step") as bar:
 
         def epochs_needed(job: tuple[str, int]) -> int | None:

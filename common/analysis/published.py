@@ -56,7 +56,7 @@ BN_EXPLODES = Published(
     "Yang et al. 2019, theorem 3.10",
 )
 FLATTER = Published(
-    "56", "layers: chaotic without shortcuts, flat with them. Ours: 20", "Li et al. 2018, section 6"
+    "56", "layers: chaotic without shortcuts, flat with them", "Li et al. 2018, section 6"
 )
 SHALLOW_IS_BENIGN = Published(
     "20", "layers: hardly non-convex, with or without shortcuts", "Li et al. 2018, section 6"

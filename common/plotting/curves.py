@@ -197,7 +197,7 @@ def transformer(gradients: dict, losses: dict, chance: float, setup: str):
     subtitle += "range. Right: the same images at every step; mean, and thin lines for seeds"
     figure, axes = style.new_figure(title, subtitle, 11, 4.8, ncols=2)
     looks = {"pre-norm": (style.RESIDUAL, "-"), "post-norm": (style.PLAIN, "--")}
-    looks |= {"post-norm, warm-up": (style.OTHERS[0], "-."), "post-norm, slower": (GOLD, ":")}
+    looks |= {"post-norm, warm-up": (style.OTHERS[0], "-."), "post-norm, own rate": (GOLD, ":")}
     labels = []
     for kind, runs in gradients.items():
         index = range(1, len(runs[0]) + 1)
