@@ -440,3 +440,9 @@ def test_auto_falls_back_with_the_reason_and_cifar10_does_not(mirror):
     with pytest.raises(UserError, match=r"CIFAR-100 could not be fetched .*404"):
         data.load("cifar100", None, url + ".gone")
     assert list(Path.cwd().glob("data*")) == []
+
+
+def test_a_few_images_are_normalised_as_all_of_them(shapes):
+    few = shapes.first(10)
+    assert len(few.train.labels) == len(few.val.labels) == 10
+    assert all(map(torch.equal, few.statistics, shapes.statistics))
