@@ -100,6 +100,7 @@ QUESTIONS = {  # for the README: claims of the lessons, by question, as they beg
     "What stayed unclear, or went against us, in 14 and 20 layers?": [
         "on 32x32 images",
         "the loss is flatter around residual networks of 20 layers (running",
+        "the loss is flatter around residual networks of 20 layers (recomputed",
         "half-way through, a linear classifier",
     ],
 }
