@@ -197,6 +197,8 @@ def by_hand_difference() -> float:
     x = torch.randn(8, 16, 32, 32)
     convolutions = [block.conv1.weight, block.conv2.weight]
     norms = [*block.bn1.parameters(), *block.bn2.parameters()]  # gamma and beta of each
+    for parameter in norms:
+        nn.init.uniform_(parameter, 0.5, 1.5)  # at first all are 1 or 0: a mix-up would not show
     by_hand = block_by_hand(x, *convolutions, *norms)
     return analysis.relative_difference([by_hand], [block(x)])
 
@@ -238,7 +240,7 @@ def do_nothing(report, seeds: range) -> dict[str, dict[int, Seeds]]:
     rows = [{"blocks": n} | {kind: f"{errors[kind][n]:.3f}" for kind in kinds} for n in NOTHING]
     report.say("Each stack of blocks learns to return its input: the target is x itself.")
     report.table(rows)
-    report.say(f"Squared error after {NOTHING_STEPS} steps, as a share of the input's variance.")
+    report.say(f"Squared error in step {NOTHING_STEPS}, as a share of the input's variance.")
     report.say("0: the output is the input. 1: no better than always its mean. Above 1: worse.")
     last = NOTHING[-1]
     claim = f"{last} residual blocks learn to do nothing better than {last} plain ones"

@@ -297,12 +297,12 @@ def maps_behind_stems(report, images: data.Dataset) -> dict[str, dict[str, torch
 def behind_stem(stem: str, seed: int, classes: int) -> nn.Module:
     """A narrow CIFAR ResNet-14, which trains in seconds, with its own stem or with ImageNet's."""
     torch.manual_seed(seed)
-    model = models.cifar_resnet(14, num_classes=classes, width=8)
+    model = models.cifar_resnet(14, num_classes=classes, width=8)  # both have the same body
     if stem == "imagenet":
         model.conv1 = nn.Conv2d(3, 8, 7, stride=2, padding=3, bias=False)
         # CifarNet has no place for a max-pool; behind the ReLU it acts as in ResNet.
         model.relu = nn.Sequential(nn.ReLU(), nn.MaxPool2d(3, stride=2, padding=1))
-    models.kaiming_init(model)
+        models.kaiming_init(model.conv1)
     return model
 
 

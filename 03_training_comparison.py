@@ -273,7 +273,8 @@ def judge_gradients(report, deep_twins: dict[str, list], steps: list[int], peak:
     early = Seeds(map(statistics.fmean, zip(*early, strict=True)))  # a geometric mean of ratios
     claim = f"{plain}'s first gradients do not vanish: they are larger than {residual}'s"
     source = "they do not vanish, their norms are healthy (He et al. 2015, section 4.1)"
-    text = f"{comparison.times(early, 'times as large')}, mean after {EARLY} updates"
+    after = ", ".join(map(str, EARLY))
+    text = f"{comparison.times(early, 'times as large')}, mean after {after} updates"
     report.claim(claim, early, ">", 0, source, text)
     late, start = (comparison.explosion(deep_twins[plain], step) for step in (peak, 0))
     claim = f"{plain}'s gradient explodes less after {peak} updates than at the start"

@@ -52,8 +52,8 @@ QUESTION = """Two networks of {:,} layers try to learn 32 images by heart. One h
 addition, the other has all its ReLUs inside F. Which one learns better, and why?"""
 ANSWER = """With all ReLUs inside F the loss of the last steps was {pre:.2f}, with one after each
 addition {post:.2f}. {found} A ReLU after the addition cuts off x itself wherever the sum is
-negative. That may be why. If F starts at zero, there is little to cut at first. Then that of the
-second network was {zero:.2f}."""
+negative. That may be why. If F starts at zero, there is little to cut at first. With such a start
+the second network's loss was {zero:.2f}."""
 EXPERIMENT = """python 04_residual_variants.py --lr 0.1 gives one learning rate to all variants of
 sections 8 and 9. Which verdicts change, and which comparison is the fair one?"""
 BY_HEART = """\
@@ -65,8 +65,9 @@ classifier are the same, and so is the batch norm before it. Each has the best r
 but "plain": its gradient overflows at any. What counts below is the mean loss of the last {} steps.
 Guessing has {:.2f}. At {} or less a network has begun to learn."""
 FEW_STEPS = """
-We trained for few steps. In a longer training the order may differ. The last column is not measured
-here: the papers trained the networks named for hundreds of epochs."""
+resnext-20 differs in more than its idea: it has bottlenecks and, like preact-20, 1x1 convolutions
+on its shortcuts. We trained for few steps. In a longer training the order may differ. The last
+column is not measured here: the papers trained the networks named for hundreds of epochs."""
 TRANSFORMER = """\
 A Transformer's layer adds twice. F is attention, then two linear layers. Where does the norm stand?
 pre-norm:  x + F(norm(x))   nothing lies on the path of x, as in pre-activation
@@ -163,7 +164,8 @@ def main(argv: list[str] | None = None) -> dict:
 
     report.section("8. All variants: about equal parameters, equal steps, their own learning rates")
     report.table(variants.cost_table(table, rates))
-    report.say("Multiply-adds: of one image. Step and memory: of a training step on one core.")
+    where = "one core" if device == "cpu" else device
+    report.say(f"Multiply-adds: of one image. Step and memory: of a training step on {where}.")
     new, last = len(dataset.val.labels), len(dataset.test.labels)
     report.say(f"Accuracy: on {new} validation images and {last} test images.")
     report.section(f"9. When to use which, against {REFERENCE}")
@@ -259,7 +261,7 @@ def by_hand(report) -> dict[str, float]:
     x, patches = torch.randn(4, 16, 8, 8), torch.randn(4, 9, 32)
     pre = PreActBlock(16, 16)
     layer = blocks.DenseLayer(16, 4)
-    gate = blocks.SqueezeExcitation(16)
+    gate = blocks.SqueezeExcitation(16, reduction=2)
     conv = blocks.ResNeXtBlock(16, 16, cardinality=4, base_width=16).conv2
     before, after = (deep.VisionTransformer(1, first).layers[0] for first in (True, False))
     pairs = {
@@ -403,7 +405,7 @@ def advice(table: dict[str, Result], judged: dict[str, str]) -> list[str]:
     pairs = len(table[REFERENCE].validation)
     return [
         f"Better or worse: five seeds or more, all {pairs} agree, on validation images.",
-        f"Highest validation accuracy: {best} ({table[best].accuracy:.1%} on test images).",
+        f"Highest mean validation accuracy: {best} ({table[best].accuracy:.1%} on test images).",
         f"Of all that are not worse, the fastest step: {fast}. The least memory: {lean}.",
     ]
 
@@ -426,8 +428,11 @@ def report_flow(report, layers: int, flow: dict[str, dict[int, list]]) -> None:
     report.table(deep.flow_table(flow))
     few = layers // 4
     theory = f"sqrt({few}/{layers}) = {math.sqrt(few / layers):.2f}"
-    report.say("The gradient is that of the last linear layer's weights before training. By a")
-    report.say(f"theorem's bounds the ratio is 1 with post-norm, and with pre-norm {theory}.")
+    report.say("The gradient is that of the second linear layer's weights in the last Transformer")
+    report.say(
+        "layer, before training. By a theorem's bounds the ratio of the two depths is 1 with"
+    )
+    report.say(f"post-norm, and with pre-norm {theory}.")
     report.say("Large gradients at the start are what a warm-up of the rate is to tame.")
     post, pre = (Seeds(run[-1] for run in flow[kind][layers]) for kind in ("post-norm", "pre-norm"))
     claim = f"near the output of {layers} layers post-norm starts with the larger gradient"
@@ -438,7 +443,7 @@ def report_attention(report, layers: int, trials: dict, losses: dict) -> None:
     """Pre-norm and post-norm in training, with and without warm-up."""
     steps = trials["post-norm, warm-up"].warmup
     report.say(f"In training, as in section 2. Warm-up: the rate rises from 0 over {steps} steps.")
-    report.say('All have the best rate for pre-norm, "own rate" has the best one for post-norm.')
+    report.say('The rate is the best one for pre-norm, but in "own rate", which has post-norm\'s.')
     report.table(deep.summary(f"{layers} layers", trials, losses))
     last, measured = deep.ends(losses), "training loss {:.2f} against {:.2f}"
     post, rate = last["post-norm"], trials["post-norm"].rate

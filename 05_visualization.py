@@ -69,8 +69,8 @@ middle. Curves downwards: the share of the plane where the surface bends down in
 Batch norm uses the averages that it kept in training (running), or new ones of the moved network
 (recomputed). Mean and deviation are over networks, each with directions of its own."""
 EQUAL = """\
-With running averages all networks have about the same loss: each was stopped just below the target
-of section 0. With recomputed ones it differs, and so does how long they trained."""
+With running averages the networks' losses lie between {:.2f} and {:.2f}, where section 0 stopped
+them. With recomputed ones they are not held equal, and neither is how long they trained."""
 PROBES = """\
 A linear classifier, called a probe, is fitted on what a block gives out. The network stays as it
 is. The shares are of validation images whose class the probe tells. The first one sees nothing but
@@ -119,8 +119,8 @@ def main(argv: list[str] | None = None) -> dict:
     trained = {n: [gradients.by_block(net, x, y) for net in nets[n].values()] for n in nets}
     measured |= report_gradients(report, start, trained)
     subtitle = f"Mean and range of {args.seeds} networks. Scales differ. Grey: theory for wide, "
-    subtitle += f"fully connected ones. {len(y)} images of {setup}. In the first three panels they "
-    subtitle += "are not trained yet"
+    subtitle += f"fully connected ones. {len(y)} images of {setup}. First three panels: untrained "
+    subtitle += f"twins of depth {args.depth}"
     report.figure(plotting.flow.gradient_flow(start, trained, subtitle), "gradient_flow")
 
     report.section("3. Loss landscape around the trained weights")
@@ -285,7 +285,8 @@ def report_landscapes(report, landscapes: dict, nets: dict) -> dict:
 
 def claim_flatness(report, landscapes: dict, nets: dict) -> None:
     """Is it flatter around residual ones, and simple around plain ones? Of seeds with both."""
-    report.say(EQUAL)
+    losses = [loss for landscape in landscapes.values() for loss in landscape.losses]
+    report.explain(EQUAL.format(min(losses), max(losses)))
     for statistics in STATISTICS:
         plain, residual = in_pairs(nets, {n: f.rise(statistics) for n, f in landscapes.items()})
         claim = f"the loss is flatter around residual networks of {report.args.depth} layers "

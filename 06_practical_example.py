@@ -73,9 +73,9 @@ first step on, and of shifted, flipped images. The second is of unchanged images
 COLUMNS = """\
 In batches of {}. The learning rate, lr, {}. Shown is the highest of an
 epoch. While training: of the images as they pass, shifted and flipped, while the weights still
-move. Validation: of other images, after each epoch. If the loss is no number, the rate is too high.
-If the first accuracy rises and the second falls, the network overfits: it learns its images by
-heart."""
+move. Validation: of other images, after each epoch{}. If the loss is no number, the rate is too
+high. If the first accuracy rises and the second falls, the network overfits: it learns its images
+by heart."""
 EXPERIMENT = """\
 python 06_practical_example.py --data shapes --ema 0.99 averages the weights of the last steps and
 tests the average. Does it help in so short a training?"""
@@ -212,10 +212,12 @@ def check_loop(report, dataset: data.Dataset, seed: int) -> None:
 def train(report, dataset: data.Dataset, model: nn.Module, resumed: dict) -> training.Trainer:
     """Train, print a row per epoch, keep the last network and the best on validation data."""
     args = report.args
-    course = f"rises to {args.lr} over 15 % of the steps, then falls to 0"
+    peak = f"{args.lr}, for convolutions to {args.muon}," if args.muon else args.lr
+    course = f"rises to {peak} over 15 % of the steps, then falls to 0"
     if args.frozen:
         course = f"is {args.lr} while the classifier learns alone, then at most 0.3 of that"
-    report.explain(COLUMNS.format(args.batch_size, course))
+    weights = ", with the averaged weights" if args.ema else ""
+    report.explain(COLUMNS.format(args.batch_size, course, weights))
     report.say(f"{'':<15}{' while training ':-^24}")
     report.say("epoch  pixels        loss  accuracy (%)  val acc (%)  images/s       lr  seconds")
     model = model.to(report.device)
@@ -249,7 +251,7 @@ def train(report, dataset: data.Dataset, model: nn.Module, resumed: dict) -> tra
 
 def say_answer(report, rows: list[dict], accuracy: float) -> None:
     """What became of the QUESTION, and what to try next."""
-    pairs = [f"{r['train_accuracy']:.0%} and {r['val_accuracy']:.0%}" for r in rows]
+    pairs = [f"{r['train_accuracy']:.1%} and {r['val_accuracy']:.1%}" for r in rows]
     shown = pairs if len(pairs) < 7 else [pairs[0], "...", pairs[-1]]
     last = shlex.quote(str(report.folder / "last.pt"))
     ask = f"python {Path(__file__).name} --checkpoint {last} --predict PICTURE asks the network "

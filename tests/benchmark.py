@@ -151,17 +151,19 @@ def thread_rates(rounds: int, busy: bool) -> list[float]:
     ratios = []
     loop = [sys.executable, "-c", "while True: pass"]
     with subprocess.Popen(loop) if busy else contextlib.nullcontext() as other:
-        for _ in range(rounds):
-            rates = []
-            for code in (sleeping, spinning):
-                command = [sys.executable, "-c", code]
-                done = subprocess.run(command, env=environment, capture_output=True, check=True)
-                rates.append(float(done.stdout))
-            where = "beside a busy process" if busy else "alone"
-            print(f"threads, {where}: {rates[0]:.0f} and by default {rates[1]:.0f} images/s")
-            ratios.append(rates[0] / rates[1])
-        if busy:
-            other.kill()
+        try:
+            for _ in range(rounds):
+                rates = []
+                for code in (sleeping, spinning):
+                    command = [sys.executable, "-c", code]
+                    done = subprocess.run(command, env=environment, capture_output=True, check=True)
+                    rates.append(float(done.stdout))
+                where = "beside a busy process" if busy else "alone"
+                print(f"threads, {where}: {rates[0]:.0f} and by default {rates[1]:.0f} images/s")
+                ratios.append(rates[0] / rates[1])
+        finally:
+            if busy:
+                other.kill()
     return ratios
 
 

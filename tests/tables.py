@@ -52,7 +52,7 @@ MODELS = [
 QUESTION = {  # by lesson: what it asks, and its answer in a line
     "1": (
         "What does the arrow do to one block, and to the gradient in many blocks?",
-        "Doing nothing gets easy. At the start gradients no longer grow exponentially with depth.",
+        "Doing nothing gets easy. With batch norm, first gradients no longer grow exponentially.",
     ),
     "2": (
         "How do blocks become ResNet-50, and how do we know that ours is right?",
@@ -64,7 +64,7 @@ QUESTION = {  # by lesson: what it asks, and its answer in a line
     ),
     "4": (
         "Which variant of the block is for what, and is any better?",
-        "Each has one idea. Where no ReLU follows the addition, 1,001 layers learn better.",
+        "None is surely better in 20 layers. In 1,001 it helps if no ReLU follows the addition.",
     ),
     "5": (
         "What does it look like inside?",
@@ -488,8 +488,8 @@ def finetune(recorded: Path) -> str:
         f"A {results['model']} that was trained on Shapes-10 reaches {Seeds(tuned):.1%} "
         f"on six other shapes when it is fine-tuned on a hundred images of 32 pixels; from scratch "
         f"{against(short)}, and in five times as many epochs {against(long)}. "
-        f"Mean ± deviation, n = {len(tuned)}. After the frozen epochs all layers learn at 0.3 of "
-        "the classifier's rate, which was chosen with test images of two sets in view. "
+        f"Mean ± deviation, n = {len(tuned)}. The classifier first learns alone, then all layers "
+        "at 0.3 of its rate, a factor that was chosen with test images of two sets in view. "
         f"On {results['device']}, `python -m tests.finetune`."
     )
 

@@ -351,7 +351,7 @@ def test_figures_can_contradict_the_story():
     losses = dict.fromkeys(deep.transformers(2, 10), down)
     assert "0.5 times" in title(curves.transformer(flow, losses, 2.3, "x"))
     figure = curves.trade_off(table(**{"dense-22": [0.8, 0.9]}), "resnet-20", "x")
-    best = "Most accurate on validation images: dense-22. Fastest"
+    best = "Highest mean validation accuracy: dense-22. Fastest"
     assert title(figure).startswith(best)
     figure = curves.trade_off(table(**{"resnet-20": [math.nan, 0.9]}), "resnet-20", "x")
     assert "resnet-20" not in title(figure)

@@ -6,7 +6,7 @@ import json
 from common import UserError, lesson, models, plotting
 from common.analysis.features import Features, Probes, Response
 from common.analysis.gradients import CONDITIONS
-from common.analysis.landscape import STATISTICS, Landscape, epochs_in_words
+from common.analysis.landscape import Landscape, epochs_in_words
 from common.training import checkpoints
 
 import numpy as np
@@ -77,7 +77,10 @@ def landscapes(rough, smooth):
         name: Landscape(
             [shapes[name][2, 2]] * 5,
             [0.1] * 5,
-            {s: [shapes[name].tolist()] * 5 for s in STATISTICS},
+            {
+                "running": [shapes[name].tolist()] * 5,
+                "recomputed": [(shapes[name] / 2 + shapes[name][2, 2] / 2).tolist()] * 5,
+            },
         )
         for name in ("plain", "residual")
     }
@@ -93,6 +96,7 @@ def test_landscapes_can_contradict_the_claims(script, report, rough, smooth):
     rises = script.report_landscapes(report, found, five_of("plain", "residual"))["rise"]
     assert rises[smooth]["running"] == [pytest.approx(1.0)] * 5
     assert rises[rough]["running"] == [pytest.approx(-1.0)] * 5
+    assert rises[smooth]["recomputed"] == [pytest.approx(0.5)] * 5
     verdicts = [finding["verdict"] for finding in report.findings]
     steeper = "holds" if smooth == "plain" else "does not hold"
     rougher = "does not hold" if rough == "plain" else "holds"

@@ -45,7 +45,9 @@ class VisionTransformer(nn.Module):
 
     `norm_first` puts layer norm inside the branches (pre-norm), else it follows each addition
     (post-norm). As in PreActNet, a path that nothing normalises needs a last norm.
-    Source: Dosovitskiy et al. 2020 (arXiv:2010.11929), with a mean in place of the class token.
+    Source: Dosovitskiy et al. 2020 (arXiv:2010.11929).
+    Deviations: a mean in place of the class token; in the branch ReLU and twice the width, where
+    the paper has GELU and four times.
     Shapes: N 3 12 12 -> N num_classes.
     """
 

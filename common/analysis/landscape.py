@@ -61,6 +61,14 @@ class Landscape:
         ]
 
 
+class _Reached(Exception):
+    """A training's loss is below its target."""
+
+    def __init__(self, epoch: int):
+        super().__init__(epoch)
+        self.epoch = epoch
+
+
 def epochs_in_words(epochs: list[int | None]) -> str:
     """What `train_to_loss` needed, in one cell: "48 to 60; never (1 of 5)"."""
     reached = [number for number in epochs if number]
@@ -95,10 +103,21 @@ def train_to_loss(
             kind, seed = job
             model = twins[kind][seed]
             trainer = training.Trainer(model, dataset, 10 * epochs, seed=seed, **options)
-            for row in itertools.islice(trainer.run(bar), epochs):
-                loss, _ = training.evaluate(model, dataset, "train", device)
-                if loss < target:
-                    return row["epoch"]
+            an_epoch = training.steps_per_epoch(dataset, batch_size)
+
+            def look(step: int, _batch) -> None:
+                if step and step % 2 == 0:  # in time: after an epoch some are far below the target
+                    loss, _ = training.evaluate(model, dataset, "train", device)
+                    model.train()
+                    if loss < target:
+                        raise _Reached(math.ceil(step / an_epoch))
+
+            try:
+                for _ in itertools.islice(trainer.run(bar, on_step=look), epochs):
+                    pass
+            except _Reached as reached:
+                model.eval()
+                return reached.epoch
             return None
 
         needed = iter(training.side_by_side(epochs_needed, jobs, device))

@@ -37,7 +37,7 @@ RESIDUAL_DOES_NOT = Published(
     "0.04", "% training error at depth 56, on CIFAR-10", "a-martyn/resnet"
 )
 THOUSAND_LAYERS = Published("4.92", "% test error of 1,001 layers on CIFAR-10", HE_2016)
-THOUSAND_GATED = Published("7.61", "% with ReLUs on the path of 1,001 layers", HE_2016)
+THOUSAND_GATED = Published("7.61", "% of 1,001 layers with a ReLU after each addition", HE_2016)
 WIDE_AGAINST_DEEP = Published(
     "4.53 against 4.92",
     "% error: wide with 8.9 M parameters against deep with 10.2 M, or 4.64 in batches of 64",

@@ -140,7 +140,7 @@ class DenseNet(nn.Module):
     Dense blocks of `layers` layers, a transition after each but the last, a last batch norm and
     ReLU, global average pooling, a linear classifier.
     Shapes: N 3 H W -> N num_classes; H and W 224 or 32 in the paper, at least 29 for four dense
-    blocks behind ImageNet's stem, 4 for three behind CIFAR's.
+    blocks behind ImageNet's stem, behind CIFAR's 8 for four and 4 for three.
     `stem="imagenet"` is a 7x7 stride-2 convolution, batch norm, ReLU and max-pool; `stem="cifar"`
     one bare 3x3 convolution at full resolution.
     Raises: ValueError for another stem; RuntimeError for smaller images.
@@ -176,7 +176,7 @@ class DenseNet(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         _warn_if_small(x, self.stem)
-        x = self.relu(self.features(x))  # N channels H/32 W/32, with the CIFAR stem H/4 W/4
+        x = self.relu(self.features(x))  # N channels H/32 W/32; H/4 W/4 of 3 blocks, CIFAR stem
         return self.classifier(self.avgpool(x).flatten(1))  # N num_classes
 
 

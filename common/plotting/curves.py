@@ -258,7 +258,7 @@ def trade_off(table: dict, reference: str, setup: str):
     step = {name: costs.milliseconds for name, costs in table.items()}
     best = max(mean, key=mean.get)
     cheapest = min(step, key=step.get)
-    title = f"Most accurate on validation images: {best}. Fastest: {cheapest}"
+    title = f"Highest mean validation accuracy: {best}. Fastest: {cheapest}"
     setup += ". Area: parameters. Bars: standard deviation over seeds. Blue: the reference"
     figure, ax = style.new_figure(title, setup, 9, 5.2)
     largest = max(costs.parameters for costs in table.values())
@@ -273,7 +273,7 @@ def trade_off(table: dict, reference: str, setup: str):
         place = {"textcoords": "offset points", "size": 10, "ha": "right" if left else "left"}
         text = ax.annotate(name, (x, y), (-12 if left else 12, 6), **place)
         text.set_path_effects([patheffects.withStroke(linewidth=3, foreground="white")])
-    ax.set(xlabel="milliseconds for a training step on one core; all take as many steps")
+    ax.set(xlabel="milliseconds for a training step; all take as many steps")
     ax.set(ylabel="validation accuracy (%)")
     ax.margins(0.15)
     return figure

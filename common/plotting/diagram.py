@@ -155,6 +155,7 @@ def _free(graphs: dict[str, Graph]) -> str:
     """Which blocks leave x alone."""
     counts = {name: graph.counts() for name, graph in graphs.items()}
     free = [n for n, c in counts.items() if c["on the shortcut"] == c["after the join"] == 0]
+    free = [n for n in free if all(graphs[n].nodes[s].kind == "x" for s, _ in graphs[n].skip)]
     title = f"{' and '.join(free) or 'No block here'} leave{'s' * (len(free) < 2)} x alone: "
     return title + "nothing on the shortcut, nothing after the join"
 

@@ -30,7 +30,7 @@ def loss_landscape(landscapes: dict[str, Landscape], steps: list[float], setup: 
             grid = landscape.grids[statistics][0]
             filled = ax.contourf(steps, steps, grid, cmap="viridis", extend="both", **scale)
             lines = ax.contour(steps, steps, grid, colors="white", linewidths=0.7, **scale)
-            ax.clabel(lines, fmt="%.2f", fontsize=8)
+            ax.clabel(lines, fmt="%.3g", fontsize=8)
             ax.plot(0, 0, "+", color="white", markersize=10, markeredgewidth=2)
             text = f"{name}, {statistics} averages of batch norm\n"
             text += f"the loss rises by {landscape.rise(statistics):.2f}"
@@ -39,7 +39,7 @@ def loss_landscape(landscapes: dict[str, Landscape], steps: list[float], setup: 
         row[0].set_ylabel("second direction")
     for ax in axes[-1]:
         ax.set_xlabel("first direction (1: every filter's own norm)")
-    bar = figure.colorbar(filled, ax=axes, shrink=0.7, ticks=ticks, format="%.2f")
+    bar = figure.colorbar(filled, ax=axes, shrink=0.7, ticks=ticks, format="%.3g")
     bar.set_label("loss, one scale for all panels")
     return figure
 
@@ -48,7 +48,7 @@ def _rises(rises: dict[str, float]) -> str:
     """How much the loss rises around the networks, in words."""
     if set(rises) == set(style.TWINS):
         parts = [f"by {rise:.2f} around {name} networks" for name, rise in rises.items()]
-        return f"Where all were stopped at about the same loss it rises {', '.join(parts)}"
+        return f"With running averages the loss rises {', '.join(parts)}"
     parts = [f"{name} {rise:.2f}" for name, rise in rises.items()]
     return f"How much the loss rises around the weights: {', '.join(parts)}"
 
