@@ -309,7 +309,7 @@ def behind_stem(stem: str, seed: int, classes: int) -> nn.Module:
 def compare_stems(report, images: data.Dataset) -> dict[str, Seeds]:
     """Validation error behind either stem, by seed, at the same images, epochs and rate."""
     quick, seed = report.args.quick, report.args.seed
-    few, epochs = (images.first(64), 1) if quick else (images.first(1_000), 10)
+    few, epochs = (images.first(64), 1) if quick else (images.first(1_000), 14)
     jobs = [(stem, n) for stem in STEMS for n in range(seed, seed + SEEDS[quick])]
     classes = len(few.classes)
     runs = [training.Run(stem, n, behind_stem(stem, n, classes), {"lr": 0.1}) for stem, n in jobs]

@@ -97,7 +97,7 @@ QUESTIONS = {  # for the README: claims of the lessons, by question, as they beg
         "without warm-up pre-norm",
         "each at its own best rate, pre-norm",
     ],
-    "What stayed unclear, or went against us, in 14 and 20 layers?": [
+    "What else was found in 14 and 20 layers, for and against us?": [
         "on 32x32 images",
         "the loss is flatter around residual networks of 20 layers (running",
         "the loss is flatter around residual networks of 20 layers (recomputed",
