@@ -26,9 +26,8 @@ def without_block(model: nn.Module, name: str) -> Iterator[None]:
 
     def bypass(_name, inputs, output):
         (x,) = inputs
-        if isinstance(project, nn.Conv2d) and hasattr(
-            block, "bn1"
-        ):  # pre-activation: bare, behind what it shares with F
+        # Pre-activation: the projection is bare, behind what it shares with F.
+        if isinstance(project, nn.Conv2d) and hasattr(block, "bn1"):
             return project(F.relu(block.bn1(x)))
         if project is not None:
             return F.relu(project(x))
