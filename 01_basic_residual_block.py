@@ -90,7 +90,8 @@ def main(argv: list[str] | None = None) -> dict:
     plotting.use_theme(args.show)
     torch.manual_seed(args.seed)
     images = data.load(args.data, args.data_dir, args.data_url, size=IMAGE_SIZE, limit=IMAGES)
-    report = lesson.Report(__file__, args, images.name, images.why)
+    precision = "float32 and float64"
+    report = lesson.Report(__file__, args, images.name, images.why, precision)
     report.ask(QUESTION.format(args.blocks))
     measured = {}
 
@@ -140,7 +141,7 @@ def main(argv: list[str] | None = None) -> dict:
     report.section("7. Gradient flow with depth: vanishing and exploding are different diseases")
     # One block changes little. A tower of many shows what the change grows to, layer by layer.
     x, y = next(images.batches("train", IMAGES))  # all of them in one batch
-    build = partial(tower, args.blocks)
+    build = partial(tower, args.blocks, len(images.classes))
     towers = gradients.of_towers(build, TOWERS, seeds, x, y)
     at_outputs = {key: [run.outputs for run in runs] for key, runs in towers.items()}
     at_weights = {key: [run.weights for run in runs] for key, runs in towers.items()}
@@ -321,13 +322,13 @@ def error_of_a_mismatch() -> str:
     raise AssertionError("a block took an input that does not fit")
 
 
-def tower(blocks: int, kind: str, condition: str, seed: int) -> nn.Sequential:
+def tower(blocks: int, classes: int, kind: str, condition: str, seed: int) -> nn.Sequential:
     """A 3x3 stem, equal blocks of one of the BLOCKS, global pooling with a classifier."""
     torch.manual_seed(seed)
     convolution = nn.Conv2d(3, CHANNELS, 3, padding=1, bias=False)
     stem = nn.Sequential(convolution, nn.BatchNorm2d(CHANNELS), nn.ReLU())
     body = [BLOCKS[kind](CHANNELS, CHANNELS) for _ in range(blocks)]
-    head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(CHANNELS, 10))
+    head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(CHANNELS, classes))
     model = nn.Sequential(stem, *body, head)
     if condition != DEFAULT_INIT:
         # Fan-in keeps the size of activations, fan-out that of gradients. Here the blocks have as

@@ -23,7 +23,7 @@ import copy
 import statistics
 from dataclasses import replace
 
-from common import analysis, data, lesson, models, plotting, training
+from common import UserError, analysis, data, lesson, models, plotting, training
 from common.analysis import Seeds, comparison, gradients, lesions, published, rates
 
 import torch
@@ -151,7 +151,10 @@ def few_images(args) -> data.Dataset:
     """The data with the first `--images` training images, and no fewer validation images for it."""
     limit = max(5000, args.images * 10 // 9 + 10)  # a tenth of these is for validation
     dataset = data.load(args.data, args.data_dir, args.data_url, args.image_size, limit)
-    return replace(dataset, train=data.Split(*(part[: args.images] for part in dataset.train)))
+    few = replace(dataset, train=data.Split(*(part[: args.images] for part in dataset.train)))
+    if args.epochs * training.steps_per_epoch(few, args.batch_size) < 2:
+        raise UserError("this is a single update: more --epochs, or a smaller --batch-size")
+    return few
 
 
 def twins(args, lr: float) -> list[training.Run]:
@@ -298,7 +301,7 @@ def judge_lesions(report, without, shallow: int, chance: float) -> dict[str, See
 
 
 def judge_rates(report, grid: dict, shallow: int, deep: int, setup: str) -> None:
-    """Does it depend on the learning rate? For a recorded grid see `rates.from_json`."""
+    """Does it depend on the learning rate? `grid` is as `rates` has it."""
     report.table(rates.table(grid))
     report.say("Training error at each peak learning rate. *: the lowest validation error.")
     edge = ", ".join(name for name, by_rate in grid.items() if rates.at_edge(by_rate))

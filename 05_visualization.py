@@ -37,7 +37,13 @@ SETTINGS = {  # name: (value, value with --quick, type, meaning)
     "depth": (20, 14, lesson.positive, "of the networks, 6n + 2"),
     "width": (8, None),
     "epochs": (100, 2, lesson.positive, "the most passes over these images"),
-    "target": (1.0, 9.0, lesson.rate, "training loss below which every network is stopped"),
+    "target": (
+        None,
+        9.0,
+        lesson.rate,
+        "training loss at which a network is stopped; 1.0 for ten "
+        "classes, for others in proportion to the loss of guessing",
+    ),
     "batch_size": (32, None),
     "lr": (0.05, None),
     "seeds": (5, 2, lesson.several, "networks of each kind, 2 or more"),
@@ -69,8 +75,9 @@ middle. Curves downwards: the share of the plane where the surface bends down in
 Batch norm uses the averages that it kept in training (running), or new ones of the moved network
 (recomputed). Mean and deviation are over networks, each with directions of its own."""
 EQUAL = """\
-With running averages the networks' losses lie between {:.2f} and {:.2f}, where section 0 stopped
-them. With recomputed ones they are not held equal, and neither is how long they trained."""
+With running averages the networks' losses on these images lie between {:.2f} and {:.2f}. Section 0
+stopped them by the loss on all that they learn from. With recomputed averages the losses are not
+held equal, and neither is how long the networks trained."""
 PROBES = """\
 A linear classifier, called a probe, is fitted on what a block gives out. The network stays as it
 is. The shares are of validation images whose class the probe tells. The first one sees nothing but
@@ -115,13 +122,13 @@ def main(argv: list[str] | None = None) -> dict:
 
     report.section("2. Gradient flow, from the last block to the first")
     x, y = next(dataset.batches("train", 64))
-    start = gradients.at_start(build, seeds, x, y)
+    untrained = gradients.at_start(build, seeds, x, y)
     trained = {n: [gradients.by_block(net, x, y) for net in nets[n].values()] for n in nets}
-    measured |= report_gradients(report, start, trained)
+    measured |= report_gradients(report, untrained, trained)
     subtitle = f"Mean and range of {args.seeds} networks. Scales differ. Grey: theory for wide, "
     subtitle += f"fully connected ones. {len(y)} images of {setup}. First three panels: untrained "
     subtitle += f"twins of depth {args.depth}"
-    report.figure(plotting.flow.gradient_flow(start, trained, subtitle), "gradient_flow")
+    report.figure(plotting.flow.gradient_flow(untrained, trained, subtitle), "gradient_flow")
 
     report.section("3. Loss landscape around the trained weights")
     # Every plane is measured twice, for moved weights do not fit batch norm's running statistics.
@@ -168,7 +175,7 @@ def arguments(argv: list[str] | None):
 def load_images(args, entries: dict) -> data.Dataset:
     """The images; `entries` are those of the checkpoint whose networks are looked at, if any.
 
-    Raises: UserError if that is for other classes.
+    Raises: UserError if that is for other classes, or if the target is one of guessing.
     """
     args.image_size = args.image_size or min(entries.get("image_size", 12), 64)
     # More than the networks learn from: the probes of section 5 need images, too.
@@ -177,6 +184,12 @@ def load_images(args, entries: dict) -> data.Dataset:
     dataset = data.load(args.data, args.data_dir, args.data_url, args.image_size, limit)
     if entries and list(entries["classes"]) != dataset.classes:
         raise UserError(f"--checkpoint is for other classes than those of {dataset.name}")
+    if not entries:
+        guessing = math.log(len(dataset.classes))
+        args.images = min(args.images, len(dataset.train.labels))
+        args.target = args.target or round(guessing / math.log(10), 2)
+        if args.target >= guessing and not args.quick:
+            raise UserError(f"--target {args.target}: guessing has a loss of {guessing:.2f}")
     if "mean" in entries:  # as the network knows them: a fine-tuned one has ImageNet's
         dataset = replace(dataset, normalisation=(entries["mean"], entries["std"]))
     return dataset
@@ -245,9 +258,9 @@ def compare_by_hand(report, model: torch.nn.Module) -> float:
     return max(differences)
 
 
-def report_gradients(report, start: dict, trained: dict) -> dict:
+def report_gradients(report, untrained: dict, trained: dict) -> dict:
     """Factors per layer beside theory's; two claims about untrained networks."""
-    norms = {", ".join(key): runs for key, runs in start.items()}
+    norms = {", ".join(key): runs for key, runs in untrained.items()}
     after = {f"{name}, BN, after training": runs for name, runs in trained.items()}
     factors = {key: Seeds(map(growth.factor_per_layer, runs)) for key, runs in norms.items()}
     theory = {f"plain, {name}": factor for name, factor in growth.THEORY.items()}
@@ -277,7 +290,7 @@ def report_landscapes(report, landscapes: dict, nets: dict) -> dict:
     report.say(PLANES)
     if set(models.TWINS) <= set(landscapes):
         claim_flatness(report, landscapes, nets)
-    planes = {name: f.grids | {"plain": f.losses} for name, f in landscapes.items()}
+    planes = {name: f.grids | {"losses": f.losses} for name, f in landscapes.items()}
     errors = {name: landscape.errors for name, landscape in landscapes.items()}
     rises = {n: {s: f.rise(s) for s in STATISTICS} for n, f in landscapes.items()}
     return {"training_errors": errors, "landscapes": planes, "rise": rises}

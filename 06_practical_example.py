@@ -136,7 +136,10 @@ def pipeline(args: Namespace, resumed: dict, argv: list[str] | None = None) -> d
 
 
 def require_memory(args: Namespace, images: int) -> None:
-    """Raises: UserError if network and batch do not fit into the memory."""
+    """Raises: UserError if network and batch do not fit into the memory; that of a GPU says so
+    itself."""
+    if lesson.device(args.device) != "cpu":
+        return
     with torch.device("meta"):  # shapes without values, whatever their size
         model = models.build(args.model, 10, args.image_size)
     parts = args.accumulate * training.parallel.world()  # of a batch, one after and beside another
@@ -399,12 +402,9 @@ def arguments(argv: list[str] | None, defaults: dict | None = None) -> Namespace
 
 def five_minutes(args: Namespace, argv: list[str] | None) -> Namespace:
     """The arguments of the recipe for CIFAR-10; but as they are, if one of its flags was given."""
-    recipe = arguments(argv, FIVE_MINUTES)
-    bare = all(
-        getattr(args, name) == SETTINGS[name][0] and getattr(recipe, name) == value
-        for name, value in FIVE_MINUTES.items()
-    )
-    return recipe if bare else args
+    typed = {text.partition("=")[0] for text in argv or []}
+    own = {"--quick", *(f"--{name.replace('_', '-')}" for name in FIVE_MINUTES)}
+    return args if typed & own else arguments(argv, FIVE_MINUTES)
 
 
 def resumed_arguments(argv: list[str] | None, args: Namespace) -> tuple[Namespace, dict]:

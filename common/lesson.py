@@ -210,7 +210,7 @@ class Report:
     Raises: UserError if the output folder cannot be written.
     """
 
-    def __init__(self, script: str, args: argparse.Namespace, data_name: str, why: str = ""):
+    def __init__(self, script: str, args: argparse.Namespace, data_name: str, why="", precision=""):
         self.args, self.start = args, time.perf_counter()
         self.lines, self.findings, self.failed = [], [], []
         self.writes = training.parallel.rank() == 0
@@ -233,7 +233,7 @@ class Report:
         self.device, self.data = device(args.device), data_name
         settings = {"seed": args.seed, "device": self.device, "data": data_name}
         fast = training.native_bf16(self.device)  # what networks train in, see training.autocast
-        settings["precision"] = "bfloat16" if fast else "float32"
+        settings["precision"] = precision or ("bfloat16" if fast else "float32")
         settings["threads"] = torch.get_num_threads()
         self.results = {"lesson": self.folder.name, "versions": versions, **settings}
         self.results["settings"] = {key: str(value) for key, value in vars(args).items()}
@@ -390,9 +390,7 @@ def _is_number(cell: str) -> bool:
 def plain(value):
     """The value in JSON's types; what is not a finite number becomes null."""
     if dataclasses.is_dataclass(value):
-        return plain(
-            {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
-        )
+        return plain(vars(value))
     if isinstance(value, dict):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, torch.Tensor):

@@ -5,7 +5,7 @@ change; an `Exhibit` builds a network, a block or a data set out of it, and says
 it. A check is a function of these two that raises AssertionError where that is not so. Each
 mistake names the checks of its exhibit that catch it; all the others miss it.
 
-The README shows those of a ResNet, .github/mistakes.md all: `python -m tests.record --no-run`.
+.github/mistakes.md shows all: `python -m tests.record --no-run` writes it.
 """
 
 import functools

@@ -22,7 +22,6 @@ import sys
 from pathlib import Path
 
 from common import plotting
-from common.analysis import rates
 from tests import tables
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -110,7 +109,7 @@ def keep_rates(path: Path, data: str, device: str, commit: str) -> Path:
     setup = f"{settings['images']} images of the {data}, {settings['image_size']} pixels, width "
     setup += f"{settings['width']}, {settings['epochs']} epochs; {settings['seeds']} seeds: mean"
     plotting.use_theme(show=False)
-    figure = plotting.curves.rate_curves(rates.from_json(kept["rates"]), setup)
+    figure = plotting.curves.rate_curves(tables.rate_grid(kept["rates"]), setup)
     figure.savefig(target.with_suffix(".png"))
     return target
 

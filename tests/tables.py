@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import math
 import re
 import statistics
 from pathlib import Path
@@ -170,11 +171,26 @@ def models(recorded: Path) -> str:
     return markdown(["`--model`, its blocks", "size, cost", "paper (%)"], rows, "12")
 
 
+def rate_grid(recorded: dict) -> dict[str, rates.Rates]:
+    """The grid that a results.json keeps: there a rate is a text, and NaN is null."""
+
+    def numbers(errors: list) -> list[float]:
+        return [math.nan if error is None else error for error in errors]
+
+    return {
+        name: {
+            float(rate): {split: numbers(errors) for split, errors in splits.items()}
+            for rate, splits in by_rate.items()
+        }
+        for name, by_rate in recorded.items()
+    }
+
+
 def cifar10_accuracy(name: str) -> str:
     """Accuracy (%) on CIFAR-10 that the network's paper gives."""
     if name not in published.ERRORS:
         return ""
-    return f"{100 - float(published.ERRORS[name].number):.2f}"
+    return f"{100 - published.ERRORS[name]:.2f}"
 
 
 def published_accuracy(name: str) -> str:
@@ -378,7 +394,7 @@ def mark(verdict: str) -> str:
 def main_result(recorded: Path) -> str:
     """The recorded grid of learning rates on real images: errors, and what they say of depth."""
     kept = json.loads((recorded / "rates" / "cifar10.json").read_text(encoding="utf-8"))
-    grid = rates.from_json(kept["rates"])
+    grid = rate_grid(kept["rates"])
     at_best = rates.around_best(grid, 1)
     rows = []
     for kind, arrow in (("plain", "without the arrow"), ("residual", "with the arrow")):

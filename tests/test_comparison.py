@@ -6,6 +6,7 @@ from common import UserError, analysis, data, lesson, models, training
 from common.analysis import Seeds, rates
 from common.analysis import comparison as measuring
 from common.analysis.comparison import Measured
+from tests import tables
 
 import pytest
 import torch
@@ -148,7 +149,7 @@ def test_the_network_by_hand_is_two_networks(comparison, report, tiny):
 def test_more_rates(comparison, tmp_path):
     extra = ["--rates", "0.05", "0.1", "0.1", "--out-dir", str(tmp_path)]
     results = comparison.main(["--quick", "--data", "shapes", *extra])
-    grid = rates.from_json(json.loads(json.dumps(results["measured"]["rates"])))
+    grid = tables.rate_grid(json.loads(json.dumps(results["measured"]["rates"])))
     assert list(grid) == list(results["measured"]["errors"])
     for name, by_rate in grid.items():
         assert list(by_rate) == [0.05, 0.1]
@@ -178,8 +179,8 @@ def test_every_network_is_judged_around_its_own_best_rate(comparison, report):
     assert half["plain-20"] == five(0.4)
     assert half["plain-56"] is None
     recorded = json.loads(json.dumps(lesson.plain(grid)))
-    assert rates.from_json(recorded).keys() == grid.keys()
-    comparison.judge_rates(report, rates.from_json(recorded), 20, 56, "made up")
+    assert tables.rate_grid(recorded).keys() == grid.keys()
+    comparison.judge_rates(report, tables.rate_grid(recorded), 20, 56, "made up")
     at_best, half, twice = ["holds"] * 2, ["holds"], ["holds", "unclear: 4 of 5 seeds"]
     assert verdicts(report) == at_best + half + twice
     text = "\n".join(report.lines)

@@ -154,6 +154,17 @@ def test_folders_of_classes_alone_are_split_by_class_in_three(tmp_path):
     assert torch.equal(again.train.images, dataset.train.images)
 
 
+def test_without_a_folder_test_a_training_and_an_evaluation_test_on_the_same_images(tmp_path):
+    for part, count in (("train", 20), ("val", 7)):
+        for name in ("cat", "dog"):
+            fill(tmp_path / part / name, count, first={"train": 0, "val": 40}[part])
+    tested = data.load("auto", tmp_path, size=6).test
+    _, classes, again, why = data.load_test("auto", tmp_path, None, 6, None)
+    assert classes == ["cat", "dog"]
+    assert torch.equal(again.images, tested.images)
+    assert why == "there is no folder test: a fifth of each class is kept for the test"
+
+
 def test_an_own_val_is_the_validation_split(tmp_path):
     for part, count in (("train", 20), ("val", 7), ("test", 3)):
         for name in ("cat", "dog"):

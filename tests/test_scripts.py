@@ -78,6 +78,12 @@ def test_lesson_1_returns_what_it_measured(tmp_path):
     assert all(f"{word}" in json.dumps(results["findings"]) for word in ("0.408", "1.211", "1.467"))
 
 
+def test_towers_have_as_many_classes_as_the_images():
+    script = importlib.import_module("01_basic_residual_block")
+    for kind, condition in script.TOWERS:
+        assert script.tower(1, 12, kind, condition, 0)(torch.randn(2, 3, 8, 8)).shape == (2, 12)
+
+
 def test_lesson_1_can_contradict_its_claims(tmp_path):
     """Fed the opposite gradients, every finding says so."""
     script = importlib.import_module("01_basic_residual_block")
@@ -221,7 +227,9 @@ MISTAKES = [
     ("03", "--data shapes --quick --lr 1e5", "smaller --lr"),
     ("03", "--data shapes --quick --out-dir {}/file", "--out-dir"),
     ("03", "--data-dir {}/gap", "cat"),
+    ("03", "--data shapes --epochs 1 --images 32 --batch-size 64", "a single update"),
     ("04", "--data shapes --layers 1000", "9n + 2"),
+    ("04", "--data shapes --image-size 3", "4 or more"),
     ("04", "--data shapes --bare-layers 100", "6n + 2"),
     ("04", "--data shapes --transformer-layers 3", "4 or more"),
     ("04", "--data shapes --quick --lr 1e5", "smaller --lr"),
@@ -239,6 +247,7 @@ MISTAKES = [
     ("05", "--data shapes --image {}/file", "file is not a readable image"),
     ("05", "--data shapes --images 1", "--images"),
     ("05", "--data shapes --epochs 1 --images 32 --depth 8 --seeds 2 --target 1e-9", "reached"),
+    ("05", "--data shapes --target 2.4", "guessing has a loss of 2.30"),
     ("05", "--resolution 4", "--resolution"),
     ("05", "--radius 0", "--radius"),
     ("05", "--diagrams NoBlock", "BasicBlock"),

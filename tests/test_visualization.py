@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from matplotlib import pyplot
+from PIL import Image
 
 plotting.use_theme()
 
@@ -205,6 +206,32 @@ def test_the_stem_is_read_from_the_weights(tmp_path):
     path = checkpoint(tmp_path, "resnet18", ["cat", "dog"], image_size=224)
     model, entries = checkpoints.load_model(path)
     assert (model.stem, entries["image_size"]) == ("imagenet", 224)
+
+
+def test_checkpoints_of_one_name_stay_apart_and_need_the_same_images(tmp_path):
+    path = checkpoint(tmp_path, "cifar_plain-8", ["cat", "dog"])
+    nets, _ = checkpoints.load_models([path] * 4)
+    names = ["", ", cifar_plain-8", ", cifar_plain-8 3", ", cifar_plain-8 4"]
+    assert list(nets) == [f"cifar_plain-8{name}" for name in names]
+    other = tmp_path / "other.pt"
+    numbers = {"mean": [1.0, 2.0, 3.0], "std": [1.0, 1.0, 1.0]}
+    torch.save(torch.load(path, weights_only=True) | numbers, other)
+    with pytest.raises(UserError, match="for other images"):
+        checkpoints.load_models([path, other])
+
+
+def test_the_target_is_in_proportion_to_the_loss_of_guessing(script, tmp_path):
+    for folder in ("cat", "dog"):
+        for i in range(12):
+            path = tmp_path / folder / f"{i}.png"
+            path.parent.mkdir(exist_ok=True)
+            Image.new("RGB", (12, 12), (20 * i, 0, 0)).save(path)
+    args = script.arguments(["--data-dir", str(tmp_path)])
+    dataset = script.load_images(args, {})
+    assert (args.target, args.images) == (0.3, len(dataset.train.labels))
+    args = script.arguments(["--data", "shapes"])
+    script.load_images(args, {})
+    assert (args.target, args.images) == (1.0, 256)
 
 
 def test_a_checkpoint_for_other_classes_is_refused(script, tmp_path):

@@ -49,12 +49,11 @@ def _train(run: training.Run, dataset, epochs, steps, device, bar) -> Measured |
         rows = list(trainer.run(bar, on_step=recorder))
     except training.Diverged:
         return None
-    step_loss, _ = recorder.curves(trainer.steps // epochs)
     return Measured(
         train_error=1 - training.evaluate(run.model, dataset, "train", device)[1],
         val_error=1 - training.evaluate(run.model, dataset, "val", device)[1],
         epoch_error=[1 - row["train_accuracy"] for row in rows],
-        step_loss=step_loss,
+        step_loss=recorder.losses(trainer.steps // epochs),
         gradients=recorder.gradients,
         updates=recorder.updates,
     )

@@ -3,7 +3,6 @@
 import copy
 import statistics
 import time
-from dataclasses import dataclass
 
 from common import models, training
 from common.blocks import ResNeXtBlock
@@ -14,38 +13,6 @@ import torch.nn as nn
 import torch.nn.functional as F
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
-
-
-@dataclass
-class Costs:
-    """What a network costs."""
-
-    parameters: int  # trainable
-    multiply_adds: int  # of a forward pass of one image
-    step: list[float]  # seconds of each timed training step on a batch
-    peak: int  # bytes held in a training step on that batch
-
-    @property
-    def milliseconds(self) -> float:
-        """The median time of a training step."""
-        return 1e3 * statistics.median(self.step)
-
-
-def measure(networks: dict[str, nn.Module], x: torch.Tensor, y: torch.Tensor) -> dict[str, Costs]:
-    """The costs of each network, at a batch of images x (N C H W) with class indices y.
-
-    Moves the networks to the batch's device and leaves them in eval mode.
-    """
-    step = step_seconds(networks, x, y)  # of all together, because they alternate
-    return {
-        name: Costs(
-            parameter_count(network),
-            multiply_adds(network, *x.shape[1:]),
-            step[name],
-            peak_bytes(network, x, y),
-        )
-        for name, network in networks.items()
-    }
 
 
 def parameter_count(model: nn.Module) -> int:

@@ -17,7 +17,7 @@ from .gradients import forward_hooks
 from .seeds import Seeds
 
 NORMS = {"pre-norm": True, "post-norm": False}  # of a Transformer: norm_first
-IMAGES = 32  # of the batch that is learnt by heart
+IMAGES = 32  # of the batch that is learnt by heart, where there are so many
 WINDOW = 10  # steps at the end over which losses are averaged
 
 
@@ -99,14 +99,13 @@ def without_batch_norm(layers: int, classes: int) -> dict[str, Trial]:
 
     With two other seeds and 200 layers, alpha = 0 was ahead at rates of 0.003, 0.01 and 0.03.
     """
-    block = partial(SkipInitBlock, shortcut="A")  # no convolution on any path of x
 
     def build(alpha: float) -> nn.Module:
-        model = models.CifarNet(block, (layers - 2) // 6, classes, 4)
+        model = models.cifar_skipinit(layers, classes, 4)
         for module in model.modules():
             if isinstance(module, SkipInitBlock):
                 nn.init.constant_(module.alpha, alpha)
-        return models.without_batch_norm(model)  # the stem has one, too
+        return model
 
     return {
         f"alpha = {alpha}": Trial(partial(build, alpha), adamw, 0.01, steps=24) for alpha in (0, 1)
@@ -129,6 +128,12 @@ def transformers(layers: int, classes: int) -> dict[str, Trial]:
     }
 
 
+def first_images(dataset, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """The first IMAGES training images of an epoch, shifted and flipped, and their labels."""
+    x, y = next(dataset.batches("train", len(dataset.train.labels), seed))
+    return x[:IMAGES], y[:IMAGES]
+
+
 def by_heart(trials: dict[str, Trial], dataset, seeds: range, device: str) -> dict[str, list]:
     """Let each network of each seed learn one batch by heart: 32 images, the same at every step.
 
@@ -145,7 +150,7 @@ def by_heart(trials: dict[str, Trial], dataset, seeds: range, device: str) -> di
     with training.progress("learning by heart", steps, "step") as bar:
 
         def job(run: training.Run) -> list[float]:
-            batch = next(dataset.batches("train", IMAGES, run.seed))
+            batch = first_images(dataset, run.seed)
             return _losses(run.model, batch, trials[run.name], device, bar)
 
         return training.by_name(runs, training.side_by_side(job, runs, device))
@@ -244,7 +249,7 @@ def transformer_gradients(
             for seed in seeds:
                 torch.manual_seed(seed)
                 model = VisionTransformer(depth, NORMS[kind], classes).to(device)
-                x, y = next(dataset.batches("train", IMAGES, seed))
+                x, y = first_images(dataset, seed)
                 F.cross_entropy(model(x), y).backward()
                 runs.append([layer.linear2.weight.grad.norm().item() for layer in model.layers])
     return norms

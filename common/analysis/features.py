@@ -243,9 +243,10 @@ def gates(model: nn.Module, images: torch.Tensor) -> dict[str, torch.Tensor]:
 def class_dependence(gates: torch.Tensor, labels: torch.Tensor) -> float:
     """Standard deviation over classes of the mean gate, averaged over channels.
 
-    `gates` are N channels; every class must occur among the labels.
+    `gates` are N channels. Classes of which there is no image are left out.
     """
     members = F.one_hot(labels).float()  # N classes
+    members = members[:, members.sum(0) > 0]
     means = (members / members.sum(0)).T @ gates  # classes channels
     return means.std(dim=0).mean().item()
 

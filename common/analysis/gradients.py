@@ -91,10 +91,9 @@ class Recorder:
             self._before = self._weights()
             self.gradients[step] = activation_gradients(self.model, self.names, self.x, self.y)
 
-    def curves(self, window: int) -> tuple[list[float], list[float]]:
-        """Loss and error of every step, smoothed: means over `window` consecutive steps."""
-        losses, accuracies = map(torch.stack, zip(*self.batches, strict=True))
-        return smooth(losses.tolist(), window), smooth((1 - accuracies).tolist(), window)
+    def losses(self, window: int) -> list[float]:
+        """The loss of every step, smoothed: means over `window` consecutive steps."""
+        return smooth(torch.stack([loss for loss, _ in self.batches]).tolist(), window)
 
     def _weights(self) -> torch.Tensor:
         return torch.cat([p.detach().flatten() for p in self.model.parameters() if p.ndim > 1])

@@ -1,7 +1,6 @@
 """How a gradient grows on its way through many blocks: theory, and the law that fits it."""
 
 import math
-import statistics
 
 import numpy as np
 
@@ -25,7 +24,7 @@ def factor_per_layer(norms: list[float]) -> float:
 
     `norms` are those at the outputs of blocks of two convolutions, the first next to the input.
     """
-    slope, _ = np.polyfit(range(len(norms)), np.log(norms), deg=1)  # a block, towards the output
+    slope, _ = fit(norms, "exponential")  # a block, towards the output
     return math.exp(-slope / 2)  # two convolutions in a block
 
 
@@ -83,19 +82,14 @@ def law_of(runs: list[list[float]]) -> str:
     return f"neither: exponential in {sum(exponential)} of {len(runs)}"
 
 
-def ends(norms: list[float]) -> float:
-    """The first block's norm over the last block's."""
-    return norms[0] / norms[-1]
-
-
 def log_ends(runs: list[list[float]]) -> Seeds:
     """By seed: log10 of the first block's norm over the last block's."""
-    return Seeds.of(runs, lambda run: math.log10(ends(run)))
+    return Seeds.of(runs, lambda run: math.log10(run[0] / run[-1]))
 
 
 def first_over_last(runs: list[list[float]]) -> float:
     """The first block's gradient norm over the last block's, geometric mean over runs."""
-    return math.exp(statistics.fmean(math.log(ends(run)) for run in runs))
+    return 10 ** log_ends(runs).mean
 
 
 def is_level(runs: list[list[float]]) -> bool:

@@ -62,11 +62,7 @@ class Landscape:
 
 
 class _Reached(Exception):
-    """A training's loss is below its target."""
-
-    def __init__(self, epoch: int):
-        super().__init__(epoch)
-        self.epoch = epoch
+    """A training's loss is below its target; the argument is the epoch."""
 
 
 def epochs_in_words(epochs: list[int | None]) -> str:
@@ -117,7 +113,7 @@ def train_to_loss(
                     pass
             except _Reached as reached:
                 model.eval()
-                return reached.epoch
+                return reached.args[0]
             return None
 
         needed = iter(training.side_by_side(epochs_needed, jobs, device))

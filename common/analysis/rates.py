@@ -26,21 +26,6 @@ def collect(runs: list[training.Run], results: list) -> dict[str, Rates]:
     return grid
 
 
-def from_json(recorded: dict) -> dict[str, Rates]:
-    """The grid that a results.json keeps: there a rate is a text, and NaN is null."""
-
-    def numbers(errors: list) -> list[float]:
-        return [math.nan if error is None else error for error in errors]
-
-    return {
-        name: {
-            float(rate): {split: numbers(errors) for split, errors in splits.items()}
-            for rate, splits in by_rate.items()
-        }
-        for name, by_rate in recorded.items()
-    }
-
-
 def best(by_rate: Rates) -> float:
     """The rate of the lowest validation error, mean over seeds; where one seed diverged, last."""
 

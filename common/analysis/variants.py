@@ -2,6 +2,7 @@
 
 import bisect
 import math
+import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -16,12 +17,21 @@ from .seeds import Seeds, verdict
 
 
 @dataclass
-class Result(costs.Costs):
+class Result:
     """What a network costs and, by seed, what came of its training; NaN where it diverged."""
 
+    parameters: int  # trainable
+    multiply_adds: int  # of a forward pass of one image
+    step: list[float]  # seconds of each timed training step on a batch
+    peak: int  # bytes held in a training step on that batch
     validation: Seeds  # accuracy, as a share of all validation images: choices are made by it
     loss: Seeds  # on these images (nats)
     accuracy: Seeds  # share of all test images
+
+    @property
+    def milliseconds(self) -> float:
+        """The median time of a training step."""
+        return 1e3 * statistics.median(self.step)
 
 
 def at_parameters(build: Callable[..., nn.Module], target: int) -> Callable[[], nn.Module]:
@@ -61,11 +71,14 @@ def compare(
     tested = training.by_name(runs, tested)
     x, y = next(dataset.batches("train", batch_size))
     fresh = {name: build() for name, build in builds.items()}  # measuring would touch trained ones
+    seconds = costs.step_seconds(fresh, x, y)
     table = {}
-    for name, cost in costs.measure(fresh, x, y).items():
-        rows = trained[name]
+    for name, rows in trained.items():
         table[name] = Result(
-            **vars(cost),
+            parameters=costs.parameter_count(fresh[name]),
+            multiply_adds=costs.multiply_adds(fresh[name], *x.shape[1:]),
+            step=seconds[name],
+            peak=costs.peak_bytes(fresh[name], x, y),
             validation=Seeds.of(rows, lambda epochs: epochs[-1]["val_accuracy"]),
             loss=Seeds.of(rows, lambda epochs: epochs[-1]["val_loss"]),
             accuracy=Seeds(

@@ -81,12 +81,18 @@ def load(root: Path, size: int, limit: int | None, skip_unreadable: bool) -> Dat
 def load_test(
     root: Path, size: int, limit: int | None, skip_unreadable: bool
 ) -> tuple[str, list[str], Split, str]:
-    """Name, classes, images and notes of test/CLASS/IMAGE, or of CLASS/IMAGE without a `test`."""
-    inner = root / "test" if (root / "test").is_dir() else root
-    classes, parts, notes = _scan(root, {"test": inner})
+    """Name, classes, images and notes of test/CLASS/IMAGE, or of CLASS/IMAGE without a `test`; of
+    train/CLASS/IMAGE the fifth that `load` tests on."""
+    names = {entry.name for entry in _entries(root) if entry.is_dir()}
+    held_out = "train" in names and names <= {"train", "val"}  # as in `_layout`
+    top = "test" if "test" in names else "train" if held_out else ""
+    classes, parts, notes = _scan(root, {"test": root / top})
+    if held_out:
+        parts["test"] = parts["test"].hold_out(TEST)[1]
+        notes.append("there is no folder test: a fifth of each class is kept for the test")
     parts["test"] = parts["test"].first(limit and limit // 5)
     splits, note = _read(parts, size, skip_unreadable)
-    if inner == root:
+    if not top:
         notes.append("there is no folder test: all images are tested on, trained on before or not")
     return *_names(root, classes), splits["test"], "\n".join(filter(None, [*notes, note]))
 

@@ -135,7 +135,8 @@ def load_test(
     skip_unreadable: bool = False,
 ) -> tuple[str, list[str], Split, str]:
     """Name, classes, test images alone, and notes: those of `load`, or a folder of one's own with
-    test/CLASS/IMAGE, or CLASS/IMAGE where it has no `test`.
+    test/CLASS/IMAGE; without it the fifth of train/CLASS/IMAGE that `load` tests on, or all of
+    CLASS/IMAGE.
 
     Raises: UserError as `load` does.
     """

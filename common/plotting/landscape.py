@@ -17,7 +17,10 @@ def loss_landscape(landscapes: dict[str, Landscape], steps: list[float], setup: 
     says for which networks and images. The title says how much the loss rises. All panels share
     levels and one logarithmic colour scale, from the lowest to the highest loss on any of them.
     """
-    title = _rises({name: landscape.rise("running").mean for name, landscape in landscapes.items()})
+    rises = {name: landscape.rise("running").mean for name, landscape in landscapes.items()}
+    kinds = {name: f"{name} networks" if name in style.TWINS else name for name in rises}
+    parts = [f"by {rise:.2f} around {kinds[name]}" for name, rise in rises.items()]
+    title = f"With running averages the loss rises {', '.join(parts)}"
     count = max(len(landscape.losses) for landscape in landscapes.values())
     subtitle = f"{len(steps)}x{len(steps)} points. Rise: mean of the plane above its middle"
     subtitle += f", mean ± deviation of {count} networks; the first is drawn" * (count > 1)
@@ -30,7 +33,9 @@ def loss_landscape(landscapes: dict[str, Landscape], steps: list[float], setup: 
             grid = landscape.grids[statistics][0]
             filled = ax.contourf(steps, steps, grid, cmap="viridis", extend="both", **scale)
             lines = ax.contour(steps, steps, grid, colors="white", linewidths=0.7, **scale)
-            ax.clabel(lines, fmt="%.3g", fontsize=8)
+            for label in ax.clabel(lines, fmt="%.3g", fontsize=8):
+                inside = max(map(abs, label.get_position())) < 0.85 * steps[-1]
+                label.set_visible(inside)  # at the border it would be cut
             ax.plot(0, 0, "+", color="white", markersize=10, markeredgewidth=2)
             text = f"{name}, {statistics} averages of batch norm\n"
             text += f"the loss rises by {landscape.rise(statistics):.2f}"
@@ -42,15 +47,6 @@ def loss_landscape(landscapes: dict[str, Landscape], steps: list[float], setup: 
     bar = figure.colorbar(filled, ax=axes, shrink=0.7, ticks=ticks, format="%.3g")
     bar.set_label("loss, one scale for all panels")
     return figure
-
-
-def _rises(rises: dict[str, float]) -> str:
-    """How much the loss rises around the networks, in words."""
-    if set(rises) == set(style.TWINS):
-        parts = [f"by {rise:.2f} around {name} networks" for name, rise in rises.items()]
-        return f"With running averages the loss rises {', '.join(parts)}"
-    parts = [f"{name} {rise:.2f}" for name, rise in rises.items()]
-    return f"How much the loss rises around the weights: {', '.join(parts)}"
 
 
 def _colour_scale(grids: list[list[list[float]]]) -> tuple[dict, list[float]]:

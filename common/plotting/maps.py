@@ -23,19 +23,13 @@ def gradient_maps(results: dict[str, list], late: int, setup: str):
     title = f"{one}'s gradient is {ratios[0]:.1f} times as large as {other}'s at the start, "
     title += f"{ratios[steps.index(late)]:.1f} times after {late} updates, "
     title += f"{ratios[-1]:.1f} times after {steps[-1]}"
-    scale = {
-        "vmin": min(m.min() for m in maps.values()),
-        "vmax": max(m.max() for m in maps.values()),
-    }
+    levels = np.concatenate(list(maps.values()))
+    scale = {"vmin": levels.min(), "vmax": levels.max(), "cmap": "cividis"}
     figure, axes = style.new_figure(title, setup, 10, 6, ncols=len(maps), sharey=True)
     for ax, (name, values) in zip(axes, maps.items(), strict=True):
         key = {"label": "gradient behind the block: log10 of its norm"} if ax is axes[-1] else None
-        options = {
-            "cmap": "cividis",
-            "xticklabels": steps,
-            "cbar_kws": key,
-        }
-        seaborn.heatmap(values, ax=ax, cbar=ax is axes[-1], **options, **scale)
+        options = {"cbar": ax is axes[-1], "cbar_kws": key, "xticklabels": steps}
+        seaborn.heatmap(values, ax=ax, **options, **scale)
         ax.set_title(name, fontsize=11)
         ax.set(xlabel="updates made")
         ticks = np.arange(0, len(values), max(1, len(values) // 9))

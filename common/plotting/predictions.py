@@ -13,7 +13,10 @@ SHOWN = 12  # thumbnails
 
 
 def confusion(counts: torch.Tensor, classes: list[str], subtitle: str):
-    """Images by true class (rows) and guess (columns); the commonest mistake is the title."""
+    """Images by true class (rows) and guess (columns); the commonest mistake is the title.
+
+    The colours count mistakes alone: beside the right images, far more of them, none would show.
+    """
     wrong = counts.clone().fill_diagonal_(0)
     true, guess = divmod(int(wrong.argmax()), len(classes))
     title = "No test image is taken for another class"
@@ -23,9 +26,10 @@ def confusion(counts: torch.Tensor, classes: list[str], subtitle: str):
     size = min(14.0, 3.5 + 0.5 * len(classes))
     figure, ax = style.new_figure(title, subtitle, size + 1.5, size)
     names = classes if len(classes) <= 40 else False
-    options = {"xticklabels": names, "yticklabels": names, "annot": len(classes) <= 20, "fmt": "d"}
-    options["cbar_kws"] = {"label": "images"}
-    seaborn.heatmap(counts.numpy(), ax=ax, cmap="Blues", square=True, **options)
+    cells = counts.numpy() if len(classes) <= 20 else False
+    options = {"xticklabels": names, "yticklabels": names, "annot": cells, "fmt": "d"}
+    options |= {"vmin": 0, "vmax": max(1, number), "cbar_kws": {"label": "mistakes"}}
+    seaborn.heatmap(wrong.numpy(), ax=ax, cmap="Blues", square=True, linewidths=0.5, **options)
     ax.tick_params(axis="y", rotation=0)
     ax.set(xlabel="class that the network names", ylabel="true class")
     return figure
@@ -53,8 +57,10 @@ def reliability(found: dict, images: int, what: str):
     ax.scatter(
         100 * confidence, 100 * accuracy, sizes, color=style.OTHERS[0], zorder=3, clip_on=False
     )
-    for x, y, count in zip(confidence, accuracy, counts, strict=True):
-        place = {"xytext": (-9, 9), "textcoords": "offset points", "fontsize": 9, "ha": "right"}
+    for x, y, count, size in zip(confidence, accuracy, counts, sizes, strict=True):
+        away = 5 + 0.4 * size**0.5  # points, behind the edge of the disk
+        place = {"xytext": (-away, away), "textcoords": "offset points", "ha": "right"}
+        place["fontsize"] = 9
         text = ax.annotate(f"{int(count)}", (100 * x, 100 * y), **place)
         text.set_path_effects([patheffects.withStroke(linewidth=3, foreground="white")])
     ax.text(105, 100, "perfectly\ncalibrated", color=style.GREY, va="center")

@@ -260,15 +260,18 @@ def _misfit(name: str, classes: int, image_size: int, state: dict[str, torch.Ten
 def load_models(paths: list[Path]) -> tuple[dict[str, nn.Module], dict]:
     """The networks of several checkpoints by name, and the entries of the last.
 
-    Raises: UserError if they are for different classes or stems, and what `load_model` raises.
+    Raises: UserError if they are for different images, and what `load_model` raises.
     """
     nets: dict[str, nn.Module] = {}
     last: dict = {}
     for path in paths:
         model, entries = load_model(path)
         name = entries["model_name"]
-        nets[f"{name}, {path.stem}" if name in nets else name] = model
-        if last and any(last[key] != entries[key] for key in ("classes", "image_size")):
+        name += f", {path.stem}" * (name in nets)
+        name += f" {len(nets) + 1}" * (name in nets)
+        nets[name] = model
+        images = "classes", "image_size", "mean", "std"  # the same numbers go into all networks
+        if last and any(last.get(key) != entries.get(key) for key in images):
             raise UserError(f"--checkpoint {path} is for other images than {paths[0]}")
         last = entries
     return nets, last

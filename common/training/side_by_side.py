@@ -10,10 +10,9 @@ from common import UserError
 
 import torch
 import torch.nn as nn
-from tqdm import tqdm
 
 from . import signals
-from .trainer import Diverged, Trainer, steps_per_epoch
+from .trainer import Diverged, Trainer, progress, steps_per_epoch
 
 
 @dataclass
@@ -24,11 +23,6 @@ class Run:
     seed: int
     model: nn.Module
     options: dict = field(default_factory=dict)
-
-
-def progress(title: str, total: int, unit: str = "it") -> tqdm:
-    """A progress bar that leaves nothing behind, and is silent where there is no terminal."""
-    return tqdm(desc=title, total=total, unit=unit, disable=None, leave=False)
 
 
 def side_by_side(function: Callable, jobs: list, device: str) -> list:

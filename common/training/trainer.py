@@ -103,14 +103,8 @@ class Trainer:
         on_step = on_step or (lambda step, batch: None)
         self.mark, done = time.perf_counter(), self.schedule.last_epoch
         on_step(done, None)
-        mine = {
-            "desc": "training",
-            "unit": "step",
-            "disable": parallel.rank() > 0 or None,
-            "leave": False,
-        }
-        mine |= {"total": self.steps, "initial": done}
-        with contextlib.nullcontext(bar) if bar is not None else tqdm(**mine) as bar:
+        mine = "training", self.steps, "step", done
+        with contextlib.nullcontext(bar) if bar is not None else progress(*mine) as bar:
             while len(self.rows) < self.epochs:
                 self._train_epoch(bar, on_step)
                 self.rows.append(self._row())
@@ -129,16 +123,16 @@ class Trainer:
         for x, y in self.dataset.batches("train", self.batch_size, seed, **options):
             self.sums["peak"] = max(self.sums["peak"], self.optimizer.param_groups[0]["lr"])
             images = self._images_in_batch()
-            weight = {"weight": parallel.world() * len(y) / images}  # DDP takes the mean of ranks
-            loss, logits = train_step(
-                self.net, x, y, self.optimizer, self.device, **self.loss, **weight
-            )
+            share = parallel.world() * len(y) / images  # DDP takes the mean of ranks
+            settings = self.loss | {"weight": share}
+            loss, logits = train_step(self.net, x, y, self.optimizer, self.device, **settings)
             self.schedule.step()
             self.step += 1
             if self.average:
                 self.average.update_parameters(self.model)
             hits = (logits.argmax(1) == y).sum()
-            self._count(loss * len(y), hits, images)
+            more = {"loss": loss * len(y), "correct": hits, "seen": images, "seconds": self._tick()}
+            self.sums |= {key: self.sums[key] + value for key, value in more.items()}
             on_step(self.schedule.last_epoch, (loss, hits / len(y)))
             bar.update()
             if self.schedule.last_epoch % 20 == 0:  # now and then: reading makes a GPU wait
@@ -152,13 +146,6 @@ class Trainer:
         """Images of the next batch in all processes together (see Dataset.batches)."""
         images, batches = len(self.dataset.train.labels), self.steps // self.epochs
         return images // batches + (self.step < images % batches)
-
-    def _count(self, loss: torch.Tensor, hits: torch.Tensor, images: int) -> None:
-        """Add a batch to the sums of the epoch, of which every process has a part."""
-        self.sums["loss"] = self.sums["loss"] + loss
-        self.sums["correct"] = self.sums["correct"] + hits
-        self.sums["seen"] += images
-        self.sums["seconds"] += self._tick()
 
     def _tick(self) -> float:
         """The seconds since the last tick, which are added to the total."""
@@ -242,11 +229,17 @@ class Trainer:
         schedule = self.schedule
         pairs = zip(schedule.base_lrs, schedule.lr_lambdas, strict=True)
         rates = [base * factor(done) for base, factor in pairs]
-        schedule.load_state_dict(
-            schedule.state_dict() | {"last_epoch": done, "_step_count": done + 1, "_last_lr": rates}
-        )
+        place = {"last_epoch": done, "_step_count": done + 1, "_last_lr": rates}
+        schedule.load_state_dict(schedule.state_dict() | place)
         for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
             group["lr"] = rate
+
+
+def progress(title: str, total: int | None, unit: str = "it", done: int = 0) -> tqdm:
+    """A progress bar that leaves nothing behind, and is silent where there is no terminal and in
+    all processes but the first."""
+    silent = parallel.rank() > 0 or None
+    return tqdm(desc=title, total=total, unit=unit, initial=done, disable=silent, leave=False)
 
 
 def train_step(
