@@ -63,8 +63,8 @@ number. By that law it grows {}-fold from last to first. Level: first and last b
 than a factor of {}. |g|/|w|: the size of a layer's gradient over that of its weights, see section
 8."""
 BESIDE_THEORY = """\
-{0:.3f} of theory's {1:.3f} a layer, {2:.1f} standard deviations off. From the last output to the
-first lie {3} layers: {0:.3f} ** {3} is {4:.2g} of theory's growth."""
+{0:.3f} of theory's {1:.3f} a layer, {2:.1f} standard errors of the mean off. From the last output
+to the first lie {3} layers: {0:.3f} ** {3} is {4:.2g} of theory's growth."""
 WHY_A_POWER = """\
 residual, BN: the gradient at block l goes as l ** {:.2f}. Why a power? Behind batch norm every F(x)
 has one size. So in theory the variance of x grows in proportion to l (De & Smith 2020). A late
@@ -127,12 +127,9 @@ def main(argv: list[str] | None = None) -> dict:
 
     report.section("6. When shapes change: options A, B and C")
     # x can be added to F(x) only in F(x)'s shape, and the paper knows three ways to get it there.
-    report.say(
-        "Where the shape changes A takes every second pixel and adds channels of zeros, B has a"
-    )
-    report.say(
-        "1x1 convolution. C has one on every shortcut. Our blocks have B, lesson 3's twins A."
-    )
+    report.say("Where the shape changes A takes every second pixel and adds channels of zeros, B")
+    report.say("has a 1x1 convolution. C has one on every shortcut. Our blocks have B, lesson 3's")
+    report.say("twins A.")
     measured["shortcuts"] = shape_changes()
     report.table(measured["shortcuts"])
     report.say("Give 8 channels to a block that takes 16, and PyTorch refuses, as it should:")
@@ -212,13 +209,9 @@ def switch_off(report) -> float:
         nn.init.zeros_(block.bn2.weight)  # F ends in this scale; its shift is zero from the start
     from_identity = (residual(x) - F.relu(x)).abs().max().item()
     left_of_plain = plain(x).abs().max().item()
-    report.say(
-        "F ends in a batch norm, which scales its output by gamma. With gamma = 0 F is 0, and"
-    )
-    report.say(
-        "BasicBlock computes relu(0 + x). Behind another block x is not negative, so it passes"
-    )
-    report.say(f"unchanged. The largest |y - relu(x)| is {from_identity}.")
+    report.say("F ends in a batch norm, which scales its output by gamma. With gamma = 0 F is 0,")
+    report.say("and BasicBlock computes relu(0 + x). Behind another block x is not negative, so it")
+    report.say(f"passes unchanged. The largest |y - relu(x)| is {from_identity}.")
     report.say(f"PlainBlock gives nothing at all. The largest |y| is {left_of_plain}.")
     report.check("BasicBlock is relu(x) exactly", from_identity == 0.0)
     report.check("PlainBlock is zero exactly", left_of_plain == 0.0)
@@ -227,12 +220,12 @@ def switch_off(report) -> float:
 
 def do_nothing(report, seeds: range) -> dict[str, dict[int, Seeds]]:
     """Errors of plain and of residual blocks that learn to return their input, by their number."""
-    kinds = {"plain": PlainBlock, "residual": BasicBlock}
+    kinds = models.TWINS
     jobs = list(itertools.product(kinds, NOTHING, seeds))
     stacks = []
     for kind, count, seed in jobs:  # before the first one learns: threads share one generator
         torch.manual_seed(seed)
-        stacks.append(nn.Sequential(*(kinds[kind](8, 8) for _ in range(count))))
+        stacks.append(nn.Sequential(*(BLOCKS[kind](8, 8) for _ in range(count))))
     with training.progress("doing nothing", len(jobs)) as bar:
         found = training.side_by_side(partial(learn_nothing, bar=bar), stacks, "cpu")
     errors: dict[str, dict[int, Seeds]] = {kind: {} for kind in kinds}
@@ -244,7 +237,7 @@ def do_nothing(report, seeds: range) -> dict[str, dict[int, Seeds]]:
     report.say(f"Squared error in step {NOTHING_STEPS}, as a share of the input's variance.")
     report.say("0: the output is the input. 1: no better than always its mean. Above 1: worse.")
     last = NOTHING[-1]
-    claim = f"{last} residual blocks learn to do nothing better than {last} plain ones"
+    claim = f"{last} residual blocks learn to return their input with less error than plain ones"
     source = "the guess of He et al. 2015, section 3.1: the identity is hard to learn for layers"
     text = "squared error {:.2f} against {:.2f} of the input's variance"
     report.claim(claim, errors["residual"][last], "<", errors["plain"][last], source, text)
@@ -293,9 +286,7 @@ def plus_one(report) -> float:
     report.say(f"That ReLU closes {100 * closed:.0f} % of the rows here: the path")
     report.say("through the block is a clean identity only before it.")
     report.say("Over many blocks the derivative is a product of such (J + I), with J = dF/dx. It")
-    report.say(
-        "is near the identity only where every J is small, as with section 7's default init."
-    )
+    report.say("is near the identity only where every J is small, as with the default init below.")
     return deviation
 
 
@@ -395,8 +386,8 @@ def compare_with_theory(report, factors: dict[tuple[str, str], Seeds], layers: i
     """Numbers beside theory's: what is near a layer may be far over all `layers`."""
     for condition in (DEFAULT_INIT, BN):
         found, theory = factors["plain", condition], THEORY[condition]
-        ratio, off = found.mean / theory, abs(found.mean - theory) / found.deviation
-        both = ratio, theory, off, layers, ratio**layers
+        ratio, error = found.mean / theory, found.deviation / len(found) ** 0.5
+        both = ratio, theory, abs(found.mean - theory) / error, layers, ratio**layers
         report.explain(f"plain, {condition}: {BESIDE_THEORY.format(*both)}")
     report.say("Theory is for wide fully connected layers and, with BN, for endless batches.")
     report.say(f"Probable causes of a gap: {CHANNELS} channels, zero padding, a small batch.")
@@ -415,8 +406,10 @@ def claim_weights(report, at_outputs: dict, at_weights: dict) -> None:
     for key in (("plain", DEFAULT_INIT), ("residual", KAIMING)):
         middle = statistics.median(itertools.chain(*at_weights[key]))
         report.say(f"{', '.join(key)}: the median of |g|/|w| over all blocks is {middle:.0e}.")
-    report.say("So a level gradient is not enough. A step at learning rate lr moves the weights by")
-    report.say("lr |g|/|w| of their size. That has to be small, but not nothing, in every block.")
+    report.say(
+        "So it is not enough that this is level. Its size counts: a step at learning rate lr"
+    )
+    report.say("moves the weights by lr |g|/|w| of their size. That should be little, not nothing.")
 
 
 def say_skipinit(report, runs: list[gradients.BlockGradients]) -> None:
@@ -424,9 +417,7 @@ def say_skipinit(report, runs: list[gradients.BlockGradients]) -> None:
     same = all(len(set(run.outputs[:-1])) == 1 for run in runs)
     report.check("the gradient is the same at every output but the last", same)
     last = Seeds(run.outputs[-1] / run.outputs[0] for run in runs)
-    report.say(
-        f"At the last it is {last:.2f} times as large: no ReLU behind it has zeroed half of it."
-    )
+    report.say(f"At the last it is {last:.2f} times as large: no ReLU behind it has zeroed half.")
     still = not any(itertools.chain(*(run.weights for run in runs)))
     report.check("the first gradient of all weights is zero", still)
     sizes = [[abs(gradient) for gradient in run.scalars] for run in runs]

@@ -326,13 +326,11 @@ def compare_stems(report, images: data.Dataset) -> dict[str, Seeds]:
         row[f"error after {early} epochs"] = f"{at_first[stem]:.1%}"
         rows.append(row | {f"after {epochs}": f"{error:.1%}"})
     report.table(rows)
-    ahead = [min(STEMS, key=lambda stem: found[stem].mean) for found in (at_first, errors)]
     used, new = len(few.train.labels), len(few.val.labels)
     report.say(f"A narrow ResNet-14, trained on {used} images, in batches of 16, at a rate of 0.1.")
     report.say(f"Errors: mean ± deviation over seeds, on {new} validation images.")
     for stem, error in errors.items():
         report.say(f"By seed, {stem}: {', '.join(f'{100 * e:.0f}' for e in error)} %")
-    report.say(f"The lower mean after {early} epochs: {ahead[0]}, after {epochs}: {ahead[1]}.")
     ratio = macs["cifar"] / macs["imagenet"]
     report.say(f"The CIFAR stem keeps all pixels. So the network costs {ratio:.0f} times as much.")
     sentence = "on 32x32 images a stem that keeps all pixels gives the lower validation error"

@@ -13,7 +13,8 @@ layers, and each trick, is measured in .github/results.md, "Do so few layers nee
 Takes about two minutes on two cores (a small ResNet on the built-in Shapes-10).
 Writes curves.png, confusion.png, calibration.png, mistakes.png, best.pt, last.pt, report.txt and
 results.json to outputs/06_practical_example/; with --evaluate all but curves and networks to
-outputs/06_practical_example_evaluation/; with --predict nothing.
+outputs/06_practical_example_evaluation/; with --predict nothing. A training renames the networks
+that it finds there to earlier_best.pt and earlier_last.pt.
 
     python 06_practical_example.py --data cifar10 --epochs 100 --cutout 16 --smoothing 0.1
     python 06_practical_example.py --data cifar10 --epochs 10 --sizes 16 24 32
@@ -103,6 +104,8 @@ def pipeline(args: Namespace, resumed: dict, argv: list[str] | None = None) -> d
         dataset = data.load(*where, size=args.image_size, **options)
     if dataset.name == "CIFAR-10" and not (resumed or args.weights):
         args = five_minutes(args, argv)
+    if not args.data_dir:  # so that a --resume takes the same ones, whatever is there by then
+        args.data = {"CIFAR-10": "cifar10", "CIFAR-100": "cifar100"}.get(dataset.name, "shapes")
     if args.weights and args.image_size > 64:  # with ImageNet's stem: learnt with its statistics
         dataset = replace(dataset, normalisation=data.IMAGENET)
     report = lesson.Report(__file__, args, dataset.name, dataset.why)
@@ -196,6 +199,7 @@ def check_loop(report, dataset: data.Dataset, seed: int) -> None:
     """The loop above and `training.Trainer`, on a small network and the first images, on the CPU
     (a GPU adds in another order each time)."""
     few = dataset.first(256)
+    few = few.resized(min(32, few.train.images.shape[3]))
     states = []
     for by_hand in (True, False):
         torch.manual_seed(seed)
@@ -232,6 +236,9 @@ def train(report, dataset: data.Dataset, model: nn.Module, resumed: dict) -> tra
         for row in trainer.rows:
             say_row(report, row)
     last, best = report.folder / "last.pt", report.folder / "best.pt"
+    for path in (last, best):
+        if path.exists() and report.writes and not resumed:  # hours may have gone into them
+            path.replace(path.with_name(f"earlier_{path.name}"))
 
     def save_last() -> None:
         save(last, trainer, args)
@@ -414,6 +421,8 @@ def resumed_arguments(argv: list[str] | None, args: Namespace) -> tuple[Namespac
     entries = training.checkpoints.read_training(args.resume)
     known = entries["settings"] | entries.get("sources", {})
     defaults = {name: known[name] for name in BINDING + SOURCES if name in known}
+    if args.data_dir:  # looked at anew, whatever was there before
+        defaults.pop("data", None)
     if args.resume.resolve().parent.name == Path(__file__).stem:  # go on where it stopped
         defaults["out_dir"] = args.resume.resolve().parent.parent
     args = arguments(argv, defaults)

@@ -422,10 +422,13 @@ def run(main) -> None:
             status = 2
         except OSError as error:  # `head` has seen enough, the log's disk is full, no terminal
             if error.errno is None or error.filename is not None:  # another one's fault
-                raise
-            status, why = 141, "" if isinstance(error, BrokenPipeError) else f"output: {error}"
-            with contextlib.suppress(OSError, AttributeError):
-                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+                if not isinstance(error, PermissionError):
+                    raise
+                status, why = 2, f"{error.filename} cannot be opened: {error.strerror}"
+            else:
+                status, why = 141, "" if isinstance(error, BrokenPipeError) else f"output: {error}"
+                with contextlib.suppress(OSError, AttributeError):
+                    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         if why:  # which a second Ctrl-C does not cut short
             with training.signals.handled(lambda number, frame: None), contextlib.suppress(OSError):
                 print(f"{Path(sys.argv[0]).name}: {' '.join(why.split())}", file=sys.stderr)

@@ -240,3 +240,19 @@ def test_a_bare_command_on_cifar10_takes_the_recipe_for_five_minutes(script):
         assert model_of(*flags) == "cifar_resnet-20"
     recipe = vars(script.arguments(tables.FIVE_MINUTES.split()))  # the row of the README's table
     assert {name: recipe[name] for name in script.FIVE_MINUTES} == script.FIVE_MINUTES
+
+
+def test_a_resume_takes_the_images_that_auto_had_found(script, tmp_path, monkeypatch):
+    def offline(*_):
+        raise UserError("no network")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(script.data.sources, "_download", offline)
+    flags = "--quick --model cifar_resnet-8 --image-size 8 --out-dir out".split()
+    assert script.main(flags)["data"] == "Shapes-10 (built in)"
+    last = Path("out/06_practical_example/last.pt")
+    resume = ["--resume", str(last)]
+    args, _ = script.resumed_arguments(resume, script.arguments(resume))
+    assert args.data == "shapes"
+    script.main([*flags, "--seed", "1"])  # a new training keeps the networks of the one before
+    assert len(list(last.parent.glob("*.pt"))) == 4

@@ -11,7 +11,7 @@ from common.data import folders, images
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 
 RAMP = np.linspace(0, 65_535, 64 * 64).reshape(64, 64)
 EIGHT = (RAMP / 257).round()  # the same with 8 bits
@@ -152,6 +152,38 @@ def test_folders_of_classes_alone_are_split_by_class_in_three(tmp_path):
     assert dataset.why == "there is no folder test: a fifth of each class is kept for the test"
     again = data.load("auto", tmp_path, size=6)
     assert torch.equal(again.train.images, dataset.train.images)
+
+
+def test_a_photograph_with_odd_exif_is_read_and_turned(tmp_path):
+    pixels = np.arange(96, dtype=np.uint8).reshape(8, 12)
+    turn, negative = (0x0112, 3, 1, b"\6\0\0\0"), (0x0101, 8, 1, b"\xff\xff\0\0")  # a height of -1
+    tags = b"".join(struct.pack("<HHI4s", *tag) for tag in (turn, negative))
+    exif = b"Exif\0\0II*\0" + struct.pack("<IH", 8, 2) + tags + bytes(4)
+    path = saved(tmp_path, "odd.jpg", pixels, exif=exif)
+    with Image.open(path) as image, pytest.raises(struct.error):
+        ImageOps.exif_transpose(image)  # Pillow cannot write such a number again
+    assert images.open_image(path).size == (8, 12)
+
+
+def test_what_file_servers_hide_is_no_photograph(tmp_path):
+    for name in ("cat", "dog"):
+        fill(tmp_path / name, 10)
+        fill(tmp_path / name / "@eaDir" / "1.png", 5)
+    fill(tmp_path / "@eaDir", 3)
+    fill(tmp_path / "$RECYCLE.BIN", 3)
+    dataset = data.load("auto", tmp_path, size=6)
+    assert dataset.classes == ["cat", "dog"]
+    assert sum(len(getattr(dataset, split).labels) for split in data.SPLITS) == 20
+
+
+def test_a_test_may_lack_a_class_in_training_and_in_evaluation(tmp_path):
+    for name in ("cat", "dog"):
+        fill(tmp_path / "train" / name, 10)
+    fill(tmp_path / "test" / "cat", 3)
+    (tmp_path / "test" / "dog").mkdir()
+    trained = data.load("auto", tmp_path, size=6)
+    _, classes, tested, _ = data.load_test("auto", tmp_path, None, 6)
+    assert (classes, len(tested.labels)) == (trained.classes, len(trained.test.labels))
 
 
 def test_without_a_folder_test_a_training_and_an_evaluation_test_on_the_same_images(tmp_path):

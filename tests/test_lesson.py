@@ -9,6 +9,7 @@ from common.blocks import BasicBlock, PlainBlock
 
 import numpy as np
 import pytest
+import torch
 
 
 @pytest.fixture
@@ -235,6 +236,17 @@ def test_source_difference_is_the_shortcut():
     assert "+        return self.relu2(out + self.shortcut(x))" in lines
 
 
-def test_unknown_device_is_refused():
+def test_a_file_that_may_not_be_opened_is_one_line(capsys):
+    def main(_argv):
+        raise PermissionError(13, "Permission denied", "/locked/last.pt")
+
+    with pytest.raises(SystemExit) as stop:
+        lesson.run(main)
+    assert stop.value.code == 2
+    assert "/locked/last.pt cannot be opened: Permission denied" in capsys.readouterr().err
+
+
+def test_unknown_device_is_refused(monkeypatch):
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
     with pytest.raises(UserError, match="--device mps"):
         lesson.device("mps")

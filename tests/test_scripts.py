@@ -270,6 +270,7 @@ def test_mistakes_are_one_line_status_2_and_leave_nothing(
     name = next(s for s in SCRIPTS if s.startswith(script))
     before = sorted(inputs.rglob("*"))
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
     monkeypatch.setattr(sys, "argv", [name, *(a.format(inputs) for a in arguments.split())])
     with pytest.raises(SystemExit) as stop:
         lesson.run(importlib.import_module(name.removesuffix(".py")).main)

@@ -316,7 +316,7 @@ def test_lesson_can_contradict_its_claims(report):
     losses = {name: seeds(2.5, 2.0) for name in trials} | {"post-norm": seeds(2.5, 1.0)}
     script.report_attention(report, 4, trials, losses)
     assert [f["verdict"] for f in report.findings] == ["does not hold"] * 11
-    assert "Where alpha starts at 1, 0 of 5 networks begin to learn." in report.lines
+    assert "Where alpha starts at 1, 0 of 5 networks begin to learn at that rate." in report.lines
 
 
 def test_the_search_of_rates_prints_the_validation_loss(report, tiny, monkeypatch):

@@ -76,8 +76,8 @@ def thousand_layers(layers: int, classes: int) -> dict[str, Trial]:
     """Four networks of 9n + 2 layers and width 4 that differ in their blocks alone.
 
     All have a PreActNet's bare stem and its last batch norm: without that one post-activation needs
-    a far smaller rate and learns less. Each has the rate of 0.001, 0.003, 0.01 ... 3 that left it
-    the lowest loss with seed 10, which no claim uses. The plain one has none: its gradient
+    a far smaller rate and learns less. Of rates about a factor of three apart each has the one that
+    left it the lowest loss with seed 10, which no claim uses. The plain one has none: its gradient
     overflows before a rate matters.
     """
     size = (layers - 2) // 9, classes, 4

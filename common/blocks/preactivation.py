@@ -42,6 +42,8 @@ class PreActBottleneck(nn.Module):
 
     The shortcut is that of PreActBlock. Depth 9n + 2 on CIFAR: 164 and 1001 in the paper.
     Source: He et al. 2016 (arXiv:1603.05027), equation 9 and section 4.2.
+    Deviation: the stride is that of the 3x3 convolution, as in torchvision's bottlenecks; in the
+    authors' code (KaimingHe/resnet-1k-layers) it is that of the first 1x1.
     Shapes: N in_channels H W -> N 4*channels ceil(H/stride) ceil(W/stride).
     Raises: RuntimeError, from the first batch norm, if the input has not `in_channels` channels.
     """

@@ -14,6 +14,7 @@ class SkipInitBlock(nn.Module):
     Source: De & Smith 2020 (arXiv:2002.10444), "SkipInit". ReZero (Bachlechner et al. 2020,
     arXiv:2003.04887) is the same scalar; Fixup (Zhang et al. 2019, arXiv:1901.09321) starts F's
     last convolution at zero instead, and scales the others down by depth.
+    Deviation: a ReLU follows the sum, as in BasicBlock; the paper's networks are Wide ResNets.
     Shapes: N in_channels H W -> N channels ceil(H/stride) ceil(W/stride).
     Shortcut options: A, B and C as in BasicBlock; the 1x1 convolution has a bias, no batch norm.
     Raises: ValueError for a shortcut other than A, B, C, or if A would have to drop channels;

@@ -15,6 +15,7 @@ from .dataset import SPLITS, Dataset, Split
 from .images import few, read_images, suffixes
 
 EXPECTED = "train/CLASS/IMAGE and test/CLASS/IMAGE (and val/CLASS/IMAGE), or CLASS/IMAGE alone"
+HIDDEN = {"__MACOSX", "@eaDir", "$RECYCLE.BIN", "lost+found", "System Volume Information"}
 NO_CLASSES = {*SPLITS, "training", "valid", "validation", "testing"}  # in capitals, too
 VAL, TEST = 0.1, 0.2  # shares of each class that are held out where there is no such folder
 
@@ -125,7 +126,7 @@ def _layout(root: Path) -> dict[str, Path]:
 def _scan(root: Path, tops: dict[str, Path]) -> tuple[list[str], dict[str, Part], list[str]]:
     """The classes, the image files of each part in `shuffled` order, and notes on what is left out.
 
-    Raises: UserError for a class without images in the first part, and for a part without any.
+    Raises: UserError for a class without images in `train`, and for a part without any.
     """
     classes = _classes(root, tops)
     folders = {top / name: (top / name).resolve() for top in tops.values() for name in classes}
@@ -138,7 +139,7 @@ def _scan(root: Path, tops: dict[str, Path]) -> tuple[list[str], dict[str, Part]
         others.update("beside the classes" for entry in _entries(top) if not entry.is_dir())
         images = [_images(_files(top / name, seen), others) for name in classes]
         empty = [name for name, inside in zip(classes, images, strict=True) if not inside]
-        if len(empty) == len(classes) or (empty and not parts):
+        if len(empty) == len(classes) or (empty and part == "train"):
             left_out = f" (left out: {_kinds(others)})" if others else ""
             raise UserError(f"{top} holds no image of {few(empty, 3)}{left_out}")
         counts = torch.tensor([len(inside) for inside in images])
@@ -184,14 +185,14 @@ def _classes(root: Path, tops: dict[str, Path]) -> list[str]:
 
 
 def _entries(folder: Path) -> list[Path]:
-    """What lies in a folder, sorted, but for what macOS, Jupyter and others hide there."""
+    """What lies in a folder, sorted, but for what systems, file servers and Jupyter hide there."""
     try:
         entries = sorted(folder.iterdir())
     except FileNotFoundError as error:
         raise UserError(f"{folder} does not exist") from error
     except OSError as error:
         raise UserError(f"{folder} cannot be read: {error.strerror}") from error
-    return [e for e in entries if not e.name.startswith(".") and e.name != "__MACOSX"]
+    return [e for e in entries if e.name[0] != "." and e.name not in HIDDEN]
 
 
 def _files(folder: Path, seen: set[Path]) -> Iterator[Path]:

@@ -49,7 +49,9 @@ def open_image(path: str | Path) -> Image.Image:
             warnings.simplefilter("ignore")  # of what is large or odd, but can be read
             # From an open file: Pillow does not turn a TIFF that it maps into memory by its name.
             with Path(path).open("rb") as file, Image.open(file, formats=formats()) as image:
-                ImageOps.exif_transpose(image, in_place=True)
+                image.load()  # PNG: what is transparent may stand behind the pixels
+                with contextlib.suppress(Exception):  # a damaged EXIF part: the pixels are whole
+                    ImageOps.exif_transpose(image, in_place=True)
                 return _rgb(image)
     except UserError as error:
         raise UserError(f"{path} {error}") from error
@@ -65,7 +67,6 @@ def open_image(path: str | Path) -> Image.Image:
 
 def _rgb(image: Image.Image) -> Image.Image:
     """The image with 8 bits for each of red, green and blue."""
-    image.load()  # PNG: what is transparent may stand behind the pixels
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
         image = _eight_bits(image)
     if image.mode in ("I", "F"):

@@ -269,7 +269,7 @@ def trade_off(table: dict, reference: str, setup: str):
         ax.plot([x, x], [y - deviation, y + deviation], color=style.GREY, linewidth=1)
         area = 500 * costs.parameters / largest
         ax.scatter(x, y, s=area, color=colour, alpha=0.8, edgecolors="white")
-        left = _crowded(name, step, mean)
+        left = _crowded(name, step, mean, 1) and not _crowded(name, step, mean, -1)
         place = {"textcoords": "offset points", "size": 10, "ha": "right" if left else "left"}
         text = ax.annotate(name, (x, y), (-12 if left else 12, 6), **place)
         text.set_path_effects([patheffects.withStroke(linewidth=3, foreground="white")])
@@ -279,10 +279,8 @@ def trade_off(table: dict, reference: str, setup: str):
     return figure
 
 
-def _crowded(name: str, step: dict[str, float], mean: dict[str, float]) -> bool:
-    """Whether another disk lies where the label to the right of this one would be."""
+def _crowded(name: str, step: dict[str, float], mean: dict[str, float], side: int) -> bool:
+    """Whether another disk lies where a label to the right (1) or left (-1) would be."""
     width, height = (max(v.values()) - min(v.values()) or 1 for v in (step, mean))
-    return any(
-        0 < step[n] - step[name] < 0.2 * width and abs(mean[n] - mean[name]) < 0.2 * height
-        for n in step
-    )
+    places = {n: (side * (step[n] - step[name]) / width, mean[n] - mean[name]) for n in step}
+    return any(0 < right < 0.15 and abs(up) < 0.1 * height for right, up in places.values())

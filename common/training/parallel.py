@@ -1,6 +1,7 @@
 """Several processes on one training, started by torchrun; alone, everything here does nothing."""
 
 import contextlib
+import datetime
 import os
 from collections.abc import Iterator
 
@@ -47,7 +48,8 @@ def processes(device: str) -> Iterator[None]:
         if (local := int(os.environ["LOCAL_RANK"])) >= torch.cuda.device_count():
             raise UserError(f"--nproc-per-node is more than the {torch.cuda.device_count()} GPUs")
         torch.cuda.set_device(local)
-    dist.init_process_group("nccl" if device == "cuda" else "gloo")
+    patience = datetime.timedelta(days=1)  # while the first one downloads and reads the images
+    dist.init_process_group("nccl" if device == "cuda" else "gloo", timeout=patience)
     try:
         yield
         dist.barrier()  # all leave together: none takes its end of a connection away too early

@@ -12,6 +12,8 @@ import torch.nn.functional as F
 from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import AveragedModel
 
+from . import parallel
+
 
 def native_bf16(device: str) -> bool:
     """Whether the hardware multiplies bfloat16 natively, so that autocast saves time."""
@@ -72,7 +74,8 @@ def require_memory(model: nn.Module, images: int, size: int) -> None:
         model.train()(torch.empty(images, 3, size, size, device="meta"))
     weights = sum(p.nbytes for p in model.parameters())
     what = f"weights, and a step on {images} images of {size} pixels, need"
-    data.require_memory(3 * weights + sum(kept.values()), what, "fewer of one of them")
+    needed = parallel.world() * (3 * weights + sum(kept.values()))  # all on this machine
+    data.require_memory(needed, what, "fewer of one of them")
 
 
 def compiled(model: nn.Module) -> nn.Module:

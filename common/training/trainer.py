@@ -134,6 +134,7 @@ class Trainer:
             more = {"loss": loss * len(y), "correct": hits, "seen": images, "seconds": self._tick()}
             self.sums |= {key: self.sums[key] + value for key, value in more.items()}
             on_step(self.schedule.last_epoch, (loss, hits / len(y)))
+            self._tick()  # what `on_step` does is no training: it may write a checkpoint
             bar.update()
             if self.schedule.last_epoch % 20 == 0:  # now and then: reading makes a GPU wait
                 self.check()
@@ -292,8 +293,8 @@ def predict(
     """Logits of every image of a split in its order, or with `mirror` of its mirror image: float32
     N classes, in eval mode. Each process computes its part of every batch, and gets all."""
     model.eval()
-    outputs, size = [], max(64, getattr(dataset, split).images.shape[3])
-    batch = 500 * 64**2 // size**2  # of large images fewer fit into the memory
+    outputs, size = [], max(32, getattr(dataset, split).images.shape[3])
+    batch = 500 * 32**2 // size**2  # of large images fewer fit into the memory
     with autocast(device):
         for x, _ in dataset.batches(split, max(1, batch), part=parallel.part()):
             logits = model(x.flip(3) if mirror else x).float()
