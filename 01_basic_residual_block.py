@@ -52,19 +52,19 @@ python 01_basic_residual_block.py --blocks 128 has twice as many blocks. What be
 numbers?"""
 MEMORY = "memory: 1.2 GB, and 3 MB more for each block and core"
 HOW_TO_READ = """\
-Towers are stacks of {} equal blocks, here not trained yet. The gradient comes from the last block.
-first / last: its size behind the first block over that behind the last block. BN: with batch norm.
-Default init: PyTorch's first weights, of variance 1/(3 fan-in), where fan-in counts the inputs of
-one output. Kaiming init: 2/fan-in, six times that. SkipInit: see section 9. Your prediction is
-about the first two rows. The others are for the curious."""
+Towers are stacks of {} equal blocks of two layers, here not trained yet. The gradient is that of
+the loss, at each block's output. first / last: its size behind the first block over that behind the
+last one. BN: with batch norm. Default init: PyTorch's first weights, of variance 1/(3 fan-in),
+where fan-in counts the inputs of one output. Kaiming init: 2/fan-in, six times that. SkipInit: see
+section 9. Your prediction is about the first two rows. The others are for the curious."""
 LAWS = """\
-x0.4 a layer: each layer leaves 0.4 of the gradient. l ** -1: it goes as 1/l, where l is a block's
-number. By that law it grows {}-fold from last to first. Level: first and last block differ by less
-than a factor of {}. |g|/|w|: the size of a layer's gradient over that of its weights, see section
-8."""
+x0.4 a layer: each layer on the way back leaves 0.4 of the gradient. l ** -1: it goes as 1/l, where
+l is a block's number, 1 next to the input. That is {}-fold from last to first, if all blocks follow
+the line. Level: first and last block differ by less than a factor of {}. |g|/|w|: the size of a
+block's gradients by its weights over that of the weights, see section 8."""
 BESIDE_THEORY = """\
-{0:.3f} of theory's {1:.3f} a layer, {2:.1f} standard errors of the mean off. From the last output
-to the first lie {3} layers: {0:.3f} ** {3} is {4:.2g} of theory's growth."""
+{0:.4f} times theory's {1:.3f} a layer, {2:.1f} standard errors of the mean off (more than 2 are
+rarely chance). Over the {3} layers from last to first that adds up to {4:.2g} of theory's value."""
 WHY_A_POWER = """\
 residual, BN: the gradient at block l goes as l ** {:.2f}. Why a power? Behind batch norm every F(x)
 has one size. So in theory the variance of x grows in proportion to l (De & Smith 2020). A late
@@ -272,8 +272,8 @@ def plus_one(report) -> float:
     jacobian_h = torch.func.jacrev(lambda x: residual_branch(x) + x)(x).reshape(32, 32)
     deviation = (jacobian_h - jacobian_f - torch.eye(32)).abs().max().item()
     report.say("H(x) = F(x) + x. So H's derivative, less F's, should be the identity matrix I: the")
-    report.say("gradient has a path on which it meets no weight. The largest deviation of the")
-    report.say(f"32 x 32 entries: {deviation:.1e}")
+    report.say("gradient has a path on which it meets no weight. Here x and H have 32 numbers")
+    report.say(f"each, and the derivative 32 x 32. The largest deviation of these: {deviation:.1e}")
     report.check("dH/dx = dF/dx + I", deviation < 1e-12)
 
     # The class has a ReLU after the addition: y = relu(H(x)). Each row passes whole, or is zero.
@@ -283,8 +283,8 @@ def plus_one(report) -> float:
     what = "the ReLU after the addition only sets rows of the derivative to zero"
     report.check(what, masked_deviation < 1e-12)
     closed = 1 - is_open.double().mean().item()
-    report.say(f"That ReLU closes {100 * closed:.0f} % of the rows here: the path")
-    report.say("through the block is a clean identity only before it.")
+    report.say(f"A row is one number of the output. The ReLU makes {100 * closed:.0f} % of them 0,")
+    report.say("and with them their rows. So the +1 holds exactly only before that ReLU.")
     report.say("Over many blocks the derivative is a product of such (J + I), with J = dF/dx. It")
     report.say("is near the identity only where every J is small, as with the default init below.")
     return deviation
@@ -397,7 +397,8 @@ def claim_weights(report, at_outputs: dict, at_weights: dict) -> None:
     """Whether an explosion at the outputs is one of the weights' gradients, too."""
     claim = f"residual, {KAIMING}: the gradient grows more at the outputs than at the weights"
     of_x, of_w = (growth.log_ends(runs["residual", KAIMING]) for runs in (at_outputs, at_weights))
-    source = "the weights' gradient is a product of x, which grows, and x's gradient, which shrinks"
+    source = "a weight's gradient is x times the gradient behind it: towards the output the one "
+    source += "grows as the other shrinks"
     measured = f"first / last block: {times(of_x)} against {times(of_w)}"
     report.claim(claim, of_x, ">", of_w, source, measured)
     claim = "plain blocks with batch norm: measured against the weights it explodes, too"
@@ -406,10 +407,9 @@ def claim_weights(report, at_outputs: dict, at_weights: dict) -> None:
     for key in (("plain", DEFAULT_INIT), ("residual", KAIMING)):
         middle = statistics.median(itertools.chain(*at_weights[key]))
         report.say(f"{', '.join(key)}: the median of |g|/|w| over all blocks is {middle:.0e}.")
-    report.say(
-        "So it is not enough that this is level. Its size counts: a step at learning rate lr"
-    )
-    report.say("moves the weights by lr |g|/|w| of their size. That should be little, not nothing.")
+    report.say("So it is not enough that |g|/|w| is level. Its size counts. A step at learning")
+    report.say("rate lr moves the weights by lr |g|/|w| of their size: little, but not nothing, is")
+    report.say("right.")
 
 
 def say_skipinit(report, runs: list[gradients.BlockGradients]) -> None:
@@ -424,8 +424,8 @@ def say_skipinit(report, runs: list[gradients.BlockGradients]) -> None:
     spread = [f"{max(scalars) / min(scalars):,.0f}" for scalars in sizes]
     report.say("In the first step alpha learns alone, in the next one F, too. The gradients of the")
     report.say("alphas are not level. The largest of a tower over its smallest, seed by seed:")
-    report.say(f"{', '.join(spread)}. Probably by chance.")
-    report.say(f"Along the blocks they go as l ** {Seeds.of(sizes, exponent):.2f}.")
+    report.say(f"{', '.join(spread)}.")
+    report.say(f"Along the blocks, by number, they go as l ** {Seeds.of(sizes, exponent):.2f}.")
 
 
 if __name__ == "__main__":

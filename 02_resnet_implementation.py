@@ -34,7 +34,7 @@ FAMILY = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
 QUICK = ("resnet18", "resnet50")  # with --quick: one network of either block
 STAGES = ["conv1", "layer1", "layer2", "layer3", "layer4"]
 STEMS = ("cifar", "imagenet")
-SEEDS = (5, 2)  # networks behind each stem, and with --quick
+SEEDS, QUICK_SEEDS = 5, 2  # networks behind each stem
 PAPER = {20: "0.27", 32: "0.46", 44: "0.66", 56: "0.85", 110: "1.7"}  # table 6: depth, millions
 
 QUESTION = """\
@@ -44,10 +44,10 @@ ANSWER = """\
 {} has {:.1f} times the layers of {}, {:.1f} times the parameters and {:.1f} times the
 multiply-adds. Section 3 says what its bottlenecks save."""
 BOTTLENECK = """\
-At about the same cost the bottleneck carries four times the channels, room for four times as many
-features. Its 3x3 works on a quarter of them. The last row is a BasicBlock that works on all. The
-bottleneck pays with what it sees. The receptive field is the part of its input that one output
-depends on: one 3x3 convolution sees less than two."""
+Bottleneck(256, 64) has 256 channels in and out. A 1x1 convolution reduces them to 64 for its 3x3,
+another 1x1 restores them. So at about the cost of the first row it carries four times the channels.
+The last row is a BasicBlock of as many. The price: the bottleneck's single 3x3 sees less of the
+input than two of them. What one output depends on is called the receptive field."""
 EXPERIMENT = """\
 python 02_resnet_implementation.py --seed 100 trains the networks of section 7 from other random
 numbers. Does the verdict stay?"""
@@ -100,6 +100,8 @@ def main(argv: list[str] | None = None) -> dict:
 
     report.section("6. The stem decides what small images become")
     # These networks divide the resolution by 32: 7x7 pixels are left of 224, one is left of 32.
+    report.say("The first layers: of ImageNet's networks a 7x7 convolution of stride 2 and a")
+    report.say("max-pool, for CIFAR a single 3x3 convolution of stride 1.")
     maps = maps_behind_stems(report, images)
     sizes = {stem: [size_of(m) for m in stages.values()] for stem, stages in maps.items()}
     report.table([{"stem": s, **dict(zip(STAGES, row, strict=True))} for s, row in sizes.items()])
@@ -308,9 +310,10 @@ def behind_stem(stem: str, seed: int, classes: int) -> nn.Module:
 
 def compare_stems(report, images: data.Dataset) -> dict[str, Seeds]:
     """Validation error behind either stem, by seed, at the same images, epochs and rate."""
-    quick, seed = report.args.quick, report.args.seed
-    few, epochs = (images.first(64), 1) if quick else (images.first(1_000), 14)
-    jobs = [(stem, n) for stem in STEMS for n in range(seed, seed + SEEDS[quick])]
+    seed, few, epochs, count = report.args.seed, images.first(1_000), 14, SEEDS
+    if report.args.quick:
+        few, epochs, count = images.first(64), 1, QUICK_SEEDS
+    jobs = [(stem, n) for stem in STEMS for n in range(seed, seed + count)]
     classes = len(few.classes)
     runs = [training.Run(stem, n, behind_stem(stem, n, classes), {"lr": 0.1}) for stem, n in jobs]
     macs = {run.name: analysis.multiply_adds(run.model, 3, 32, 32) for run in runs}
@@ -327,10 +330,11 @@ def compare_stems(report, images: data.Dataset) -> dict[str, Seeds]:
         rows.append(row | {f"after {epochs}": f"{error:.1%}"})
     report.table(rows)
     used, new = len(few.train.labels), len(few.val.labels)
-    report.say(f"A narrow ResNet-14, trained on {used} images, in batches of 16, at a rate of 0.1.")
+    report.say(f"A narrow ResNet-14, {used} images in batches of 16, at a learning rate of 0.1.")
     report.say(f"Errors: mean ± deviation over seeds, on {new} validation images.")
     for stem, error in errors.items():
-        report.say(f"By seed, {stem}: {', '.join(f'{100 * e:.0f}' for e in error)} %")
+        by_seed = ", ".join(f"{100 * e:.0f}" for e in error)
+        report.say(f"After {epochs} epochs, seed by seed, {stem}: {by_seed} %")
     ratio = macs["cifar"] / macs["imagenet"]
     report.say(f"The CIFAR stem keeps all pixels. So the network costs {ratio:.0f} times as much.")
     sentence = "on 32x32 images a stem that keeps all pixels gives the lower validation error"

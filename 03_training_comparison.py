@@ -3,7 +3,7 @@
 You will learn
     what "degradation" is: 56 plain layers learn less than 20, even of their training images
     that with shortcuts both depths learn almost all of them, in fewer steps
-    how to tell "hard to optimise" from "slow" and from "the wrong learning rate"
+    how to tell "hard to optimise" from "slow", by --epochs, and from a wrong rate, by --rates
     that gradients do not vanish here: the plain network starts with the larger ones
     what one block is worth: delete it, train nothing anew, and look at the accuracy
 Builds on: lessons 1 and 2. Papers: He et al. 2015 (arXiv:1512.03385), section 4; Veit et al. 2016
@@ -37,7 +37,7 @@ SETTINGS = {  # name: (value, value with --quick; None leaves it as it is), type
     "image_size": (12, 8),
     # So few that a network which can be optimised learns them by heart: the error that is left
     # measures what so many steps of optimisation did not reach.
-    "images": (256, 64, lesson.positive, "training images; validation has all of its own"),
+    "images": (256, 64, lesson.several, "training images; validation has all of its own"),
     "batch_size": (32, None),
     "lr": (0.05, None),
     "rates": ([], None, lesson.rate, "also train all networks at each of these peak rates"),
@@ -57,7 +57,7 @@ ERRORS = """\
 Training error: how many of the {} training images the trained network gets wrong. Guessing gets
 {:.0%} wrong. Validation: images new to it. Diverged: trainings whose loss is no number any more."""
 COLUMNS = """
-Gradient: its size behind a block, mean over blocks and seeds. Next step: how much the next update
+Gradient: its size behind a block, mean over blocks and seeds. Change: how much the next update
 changes the weights, as a share of their size, median of seeds. Both are plain / residual: above 1
 the plain network's is larger. First / last: the gradient behind the first block over that behind
 the last one. A gradient that grows like this on its way back to the input is said to explode."""
@@ -69,9 +69,10 @@ of that: in the warm-up the first step has about 1/{} of the full rate."""
 RECIPE = """SGD, batches of {}. The learning rate rises to {} over {:.0%} of the steps, then falls
 to 0. The images are shifted and mirrored. A network of {} layers has {} blocks of two, a first and
 a last layer."""
-DELETED = """Taken out: the block hands on what it gets. Where the shape changes that is every
-second pixel, and zeros for the new channels. The images are those of the training, which the
-networks know best."""
+DELETED = """\
+Taken out: the trained network runs without a block, which hands on what it gets. Where the shape
+changes that is every second pixel, and zeros for the new channels. The images are those of the
+training, which the networks know best."""
 
 
 def main(argv: list[str] | None = None) -> dict:
@@ -97,7 +98,7 @@ def main(argv: list[str] | None = None) -> dict:
     report.explain(RECIPE.format(*recipe))
     images, an_epoch = len(dataset.train.labels), training.steps_per_epoch(dataset, args.batch_size)
     last = args.epochs * an_epoch - 1  # the last update is watched, too
-    peak = round(WARMUP * last)  # updates until the rate is the highest
+    peak = max(1, round(WARMUP * last))  # updates until the rate is the highest
     steps = sorted({step for step in (*EARLY, peak, last) if step <= last})
     trained = comparison.train_all(runs, dataset, args.epochs, steps, report.device)
     results = training.by_name(runs, trained)
@@ -276,9 +277,11 @@ def judge_gradients(report, deep_twins: dict[str, list], steps: list[int], peak:
     early = [gradients.log_ratio(*deep_twins.values(), step) for step in steps if step in EARLY]
     early = Seeds(map(statistics.fmean, zip(*early, strict=True)))  # a geometric mean of ratios
     claim = f"{plain}'s first gradients are not the smaller ones: they are larger than {residual}'s"
-    source = "He et al. 2015, section 4.1, saw none vanish, but call the norms healthy: here they "
-    source += "explode"
-    after = ", ".join(map(str, EARLY))
+    source = (
+        "He et al. 2015, section 4.1: they do not vanish, and their norms are healthy (which is "
+    )
+    source += "not asked here)"
+    after = ", ".join(str(step) for step in steps if step in EARLY)
     text = f"{comparison.times(early, 'times as large')}, mean after {after} updates"
     report.claim(claim, early, ">", 0, source, text)
     late, start = (comparison.explosion(deep_twins[plain], step) for step in (peak, 0))
@@ -298,7 +301,7 @@ def judge_lesions(report, without, shallow: int, chance: float) -> dict[str, See
     claim = f"residual-{shallow} loses less accuracy than plain-{shallow} if one block is taken out"
     source = "the residual network loses little, the plain one all, of test accuracy and with 110 "
     source += "layers (Veit et al. 2016, section 4.1)"
-    text = "{:.1%} against {:.1%} of what it had above guessing, mean over blocks"
+    text = "{:.1%} against {:.1%} of its lead over guessing, mean over blocks"
     report.claim(claim, lost["residual"], "<", lost["plain"], source, text)
     return lost
 

@@ -62,10 +62,14 @@ BY_HEART = """\
 Now in training: can {:,} layers learn {} images by heart? The images, of 8x8 pixels, are the same
 at every step, because fresh ones would ask for thousands of steps. The blocks are bottlenecks of
 few channels. "Plain" is pre-activation without the addition. In "last gamma 0" each F ends in a
-batch norm whose factor, gamma, starts at 0, so that every block starts as its shortcut. Stem and
-classifier are the same, and so is the batch norm before it. Each has the best rate that we tried,
-but "plain": its gradient overflows at any. What counts below is the mean loss of the last {} steps.
-Guessing has {:.2f}. At {:.2g} or less a network has begun to learn."""
+batch norm whose factor, gamma, starts at 0, so that every block starts as its shortcut. All four
+have the same stem, last batch norm and classifier. Each has the best learning rate that we tried.
+"Plain" has none: in 1,001 layers its gradient overflows at any. Compare the mean loss of the last
+{} steps. Guessing has {:.2f}. At {:.2g} or less a network has begun to learn."""
+PATHS = """\
+Follow one number of x through the additions, and hold every F(x) constant. Where a sum is negative,
+a ReLU after it (post-activation) gives 0, and the number counts no more: its path is closed. If all
+ReLUs are inside F (pre-activation), no path can close. How many stay open?"""
 FEW_STEPS = """
 Some differ in more than their idea. preact-20, wide-10 and resnext-20 have 1x1 convolutions on
 shortcuts. wide-10 is pre-activation, too, so compare it with preact-20. resnext-20 has bottlenecks.
@@ -77,9 +81,10 @@ pre-norm:  x + F(norm(x))   nothing lies on the path of x, as in pre-activation
 post-norm: norm(x + F(x))   on the path, as the ReLU of lesson 1's block"""
 NORMS_AT_START = """\
 The gradient is that of the second linear layer's weights in the last Transformer layer, untrained.
-A theorem's upper bounds have the ratio 1 with post-norm, and with pre-norm {}.
-Xiong et al. explain by such gradients why warm-up helps. Liu et al. 2020 (arXiv:2004.08249) do not
-see the root cause in them."""
+Ratio: all layers over a quarter of them. By a theorem's upper bounds it is 1 with post-norm, and
+with pre-norm {}. Xiong et al. say why that matters: where the gradient is large, full first
+steps do harm, so post-norm needs small ones at first, a warm-up. Liu et al. 2020 (arXiv:2004.08249)
+see the root cause elsewhere."""
 
 
 class Variant(NamedTuple):
@@ -173,7 +178,8 @@ def main(argv: list[str] | None = None) -> dict:
     measured["gates"] = [features.gate_dependence(net, *batch) for net in trained["se-20"]]
     report_gates(report, measured["gates"])
 
-    report.section("8. All variants: about equal parameters, equal steps, their own learning rates")
+    at = f"a learning rate of {args.lr:g}" if args.lr else "their own learning rates"
+    report.section(f"8. All variants: about equal parameters, equal steps, {at}")
     report.table(variants.cost_table(table, rates))
     where = "one core" if device == "cpu" else device
     report.say(f"Multiply-adds: of one image. Step and memory: of a training step on {where}.")
@@ -304,9 +310,7 @@ def show_idea(report, number: int, name: str, old, new, member="forward", about=
 
 def report_paths(report, post: list[list[float]], pre: list[list[float]]) -> None:
     """How much of the identity path is open after 1, 2 ... blocks, by seed."""
-    report.say("A ReLU after the addition (post-activation) closes the path of x where the sum is")
-    report.say("negative. With all ReLUs inside F (pre-activation) none can. A path leads one")
-    report.say("number of x along the additions, every F held constant. How many stay open?")
+    report.explain(PATHS)
     report.table(deep.path_table(post, pre))
     open_post, open_pre = (Seeds(seed[-1] for seed in seeds) for seeds in (post, pre))
     claim = f"through {len(pre[0])} blocks more paths of x stay open with pre-activation"
@@ -364,10 +368,10 @@ def search_rates(report, builds: dict, plan: tuple, first: int) -> dict[str, dic
 
 def report_width(report, thin: Result, wide: Result) -> None:
     """Depth against width at about equal parameters."""
-    report.say(f"A step of the wide network takes {costs.ratio(wide.step, thin.step)} as long")
-    report.say(f"as one of the deep network.\nIn its paper: {published.WIDE_IS_FASTER}.")
-    # No claim: with five other seeds not every pair agreed on which is the more accurate.
-    report.say(f"Test accuracy: deep {thin.accuracy:.1%}, wide {wide.accuracy:.1%}.")
+    report.say(f"A step of wide-10 takes {costs.ratio(wide.step, thin.step)} as long")
+    report.say(f"as one of preact-20 (see section 8).\nIn its paper: {published.WIDE_IS_FASTER}.")
+    report.say(f"Test accuracy: preact-20 {thin.accuracy:.1%}, wide-10 {wide.accuracy:.1%}. No")
+    report.say("claim: with five other seeds not all pairs agreed on which is ahead.")
     report.say(f"In its paper: {published.WIDE_AGAINST_DEEP}.")
 
 
@@ -384,8 +388,8 @@ def report_cardinality(report, family: dict[str, dict]) -> None:
 def report_memory(report, memory: dict[str, dict[int, int]]) -> None:
     """What keeping all features costs."""
     report.table(costs.memory_table(memory))
-    report.say("Of a training step on 8 images of 32x32 pixels. Each layer of the DenseNet adds 12")
-    report.say("channels to those it got. The ResNet has 16 channels at first.")
+    report.say("Peak: the most memory that a training step on 8 images of 32x32 pixels needs. Each")
+    report.say("layer of the DenseNet adds 12 channels. The ResNet has 16 channels at first.")
     claim = "a DenseNet's memory grows faster with depth than a ResNet's"
     source = "quadratically, unless recomputed (Pleiss et al. 2017, arXiv:1707.06990)"
     power = {kind: costs.exponent(by_depth) for kind, by_depth in memory.items()}
@@ -401,8 +405,7 @@ def report_gates(report, runs: list[dict[str, tuple[float, float]]]) -> None:
     last_block = [[*run.values()][-1] for run in runs]
     spread, by_chance = (Seeds(values) for values in zip(*last_block, strict=True))
     claim = "even the last block's gates differ between classes more than by chance"
-    source = "Hu et al. 2018, section 7.2: the very last gates hardly differ by class. Ours differ "
-    source += "little, too, on a scale from 0 to 1"
+    source = "Hu et al. 2018, section 7.2: on ImageNet the very last gates hardly differ by class"
     report.claim(claim, spread, ">", by_chance, source, "spread {:.4f} against {:.4f}")
 
 
@@ -480,7 +483,8 @@ def draw(report, args, measured: dict, chance: float, images: str) -> None:
     losses, paths = measured["thousand_layers"], measured["paths"]
     report.figure(curves.deep_training(losses, paths, args.layers, chance, learnt), "deep_training")
     setup = f"{report.data}, {args.image_size}x{args.image_size} pixels, {args.epochs} epochs, "
-    setup += f"{args.seeds} seeds, each at its own learning rate"
+    rate = f"all at a learning rate of {args.lr:g}" if args.lr else "each at its own learning rate"
+    setup += f"{args.seeds} seeds, {rate}"
     report.figure(curves.trade_off(measured["networks"], REFERENCE, setup), "variants")
     flow, losses = measured["transformer_gradients"], measured["transformers"]
     layers = args.transformer_layers

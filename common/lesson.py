@@ -27,8 +27,9 @@ SEEDS = 2**31  # a seed is counted modulo this, so that no library's range is le
 SCRATCH = re.compile(r"\..+\.(pt|png|json|txt)-\d+")  # what training.atomic_write writes first
 
 VERDICTS = """\
-[holds]: all seeds agree, five or more. [does not hold]: all say the opposite. [unclear]: they
-differ, or are too few. Two networks are compared seed by seed. n: seeds. ±: their deviation.
+[holds]: it is true of all seeds, five or more. [does not hold]: the opposite is. [unclear]: they
+differ, or are too few. Two networks are compared seed by seed: a seed stands for all that is random
+in a run. n: seeds. ±: standard deviation over seeds, not a range. Exact: counted, without chance.
 """
 
 

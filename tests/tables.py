@@ -5,6 +5,7 @@ import json
 import math
 import re
 import statistics
+import string
 from pathlib import Path
 
 from common import analysis
@@ -53,7 +54,7 @@ MODELS = [
 QUESTION = {  # by lesson: what it asks, and its answer in a line
     "1": (
         "What does the arrow do to one block, and to the gradient in many blocks?",
-        "Doing nothing gets easy. With batch norm, first gradients no longer grow exponentially.",
+        "Doing nothing gets easy. With batch norm, untrained, gradients no longer explode.",
     ),
     "2": (
         "How do blocks become ResNet-50, and how do we know that ours is right?",
@@ -65,7 +66,7 @@ QUESTION = {  # by lesson: what it asks, and its answer in a line
     ),
     "4": (
         "Which variant of the block is for what, and is any better?",
-        "None is surely better in 20 layers. In 1,001 pre-activation helps, and a start at F = 0.",
+        "None is surely better in 20 layers. In 1,001 pre-activation helps, and a start at zero.",
     ),
     "5": (
         "What does it look like inside?",
@@ -102,10 +103,10 @@ QUESTIONS = {  # for the README: claims of the lessons, by question, as they beg
         "on 32x32 images",
         "at a training loss of 1 residual networks of 20 layers lie in flatter places (run",
         "at a training loss of 1 residual networks of 20 layers lie in flatter places (rec",
-        "half-way through, a linear classifier",
+        "on features at half depth",
     ],
 }
-LETTERS = "abcdefgh"  # for notes below a table
+LETTERS = string.ascii_lowercase  # for notes below a table
 
 # lesson 6's flags: short trainings, and for the models the full recipe
 SHORT = "--epochs 6 --sizes 16 24 32"

@@ -105,7 +105,7 @@ def test_lesson_1_can_contradict_its_claims(tmp_path):
     runs = [script.gradients.BlockGradients([2.0, 1.0, 1.5], [0.0, 0.1, 0.0], [1.0, -4.0, 2.0])]
     script.say_skipinit(report, runs)
     assert len(report.failed) == 2
-    assert "seed by seed:\n4. Probably by chance" in "\n".join(report.lines)
+    assert "seed by seed:\n4.\nAlong the blocks" in "\n".join(report.lines)
 
 
 def test_lesson_2_loads_weights_and_classifies(tmp_path):

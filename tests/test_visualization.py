@@ -208,6 +208,24 @@ def test_the_stem_is_read_from_the_weights(tmp_path):
     assert (model.stem, entries["image_size"]) == ("imagenet", 224)
 
 
+def test_a_checkpoint_is_drawn_without_any_other_flag(script, tmp_path, monkeypatch):
+    from common.data.shapes import CLASSES
+
+    path = checkpoint(tmp_path, "cifar_plain-8", CLASSES)
+    small = "--data shapes --image-size 8 --resolution 3 --landscape-images 8 --seeds 2 --depth 8"
+    arguments = ["--checkpoint", str(path), *small.split(), "--out-dir", str(tmp_path)]
+    assert script.main(arguments)["settings"]["target"] == "None"
+
+
+def test_kinds_without_a_seed_in_common_are_not_compared(script, report):
+    nets = {"plain": {0: None}, "residual": {1: None}}
+    assert not script.has_pairs(nets)
+    assert not script.has_pairs({"cifar_plain-8": {0: None}})
+    assert script.has_pairs(five_of("plain", "residual"))
+    script.answer(report, landscapes("plain", "residual"), nets)
+    assert "nothing to compare" in "\n".join(report.lines)
+
+
 def test_checkpoints_of_one_name_stay_apart_and_need_the_same_images(tmp_path):
     path = checkpoint(tmp_path, "cifar_plain-8", ["cat", "dog"])
     nets, _ = checkpoints.load_models([path] * 4)

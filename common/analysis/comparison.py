@@ -103,8 +103,9 @@ def gradient_table(twins: dict[str, list[Measured | None]], steps: list[int]) ->
     rows = []
     for step in steps:
         row = {"updates made": step}
-        row["gradient"] = f"{10 ** gradients.log_ratio(*twins.values(), step).mean:.2f}"
-        row["next step"] = f"{gradients.update_ratio(*twins.values(), step):.2f}"
+        ratio = 10 ** gradients.log_ratio(*twins.values(), step).mean
+        row["gradient, plain / residual"] = f"{ratio:.2f}"
+        row["change, plain / residual"] = f"{gradients.update_ratio(*twins.values(), step):.2f}"
         for name, runs in twins.items():
             row[f"{name}: first / last"] = _digits(10 ** explosion(runs, step).mean, 3)
         rows.append(row)

@@ -17,11 +17,12 @@ RESIDUAL_DOES_NOT = "0.4 -> 0.04 % training error from 20 to 56, on CIFAR-10 (a-
 THOUSAND_LAYERS = "4.92 % test error of 1,001 layers on CIFAR-10 (He et al. 2016, table 3)"
 THOUSAND_GATED = "7.61 % of 1,001 layers with a ReLU after each addition (He et al. 2016, table 3)"
 WIDE_AGAINST_DEEP = (
-    "4.53 against 4.92 % error: wide with 8.9 M parameters against deep with 10.2 M, or 4.64 in "
-    "batches of 64 (Zagoruyko & Komodakis 2016, table 5)"
+    "4.53 % error of a wide network (8.9 M parameters) against 4.92 of a deep one (10.2 M), which "
+    "in batches of 64 has 4.64 (Zagoruyko & Komodakis 2016, table 5)"
 )
 WIDE_IS_FASTER = (
-    "8 times as fast: WRN-40-4 against ResNet-1001 (Zagoruyko & Komodakis 2016, section 3)"
+    "8 times as fast: a wide ResNet of 40 layers against one of 1,001 (Zagoruyko & Komodakis 2016, "
+    "section 3)"
 )
 GROUPS_ARE_SLOWER = (
     "1.36 times: ResNeXt-101 32x4d against ResNet-101 (Xie et al. 2017, section 5.1)"

@@ -35,13 +35,13 @@ class Result:
 
 
 def at_parameters(build: Callable[..., nn.Module], target: int) -> Callable[[], nn.Module]:
-    """`build` at the width, 4 to 64, whose number of parameters comes nearest to `target`."""
+    """`build` at the width, 4 to 160, whose number of parameters comes nearest to `target`."""
 
     def count(width: int) -> int:
         with torch.device("meta"):  # shapes without values: nothing is drawn or stored
             return costs.parameter_count(build(width=width))
 
-    above = bisect.bisect(range(4, 64), target, key=count) + 4  # a wider network has more
+    above = bisect.bisect(range(4, 160), target, key=count) + 4  # a wider network has more
     nearest = min(max(4, above - 1), above, key=lambda width: abs(count(width) - target))
     return partial(build, width=nearest)
 
