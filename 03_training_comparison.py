@@ -277,10 +277,8 @@ def judge_gradients(report, deep_twins: dict[str, list], steps: list[int], peak:
     early = [gradients.log_ratio(*deep_twins.values(), step) for step in steps if step in EARLY]
     early = Seeds(map(statistics.fmean, zip(*early, strict=True)))  # a geometric mean of ratios
     claim = f"{plain}'s first gradients are not the smaller ones: they are larger than {residual}'s"
-    source = (
-        "He et al. 2015, section 4.1: they do not vanish, and their norms are healthy (which is "
-    )
-    source += "not asked here)"
+    source = "He et al. 2015, section 4.1: they do not vanish, and their norms are healthy (which "
+    source += "is not asked here)"
     after = ", ".join(str(step) for step in steps if step in EARLY)
     text = f"{comparison.times(early, 'times as large')}, mean after {after} updates"
     report.claim(claim, early, ">", 0, source, text)

@@ -16,6 +16,7 @@ from .images import few, read_images, suffixes
 
 EXPECTED = "train/CLASS/IMAGE and test/CLASS/IMAGE (and val/CLASS/IMAGE), or CLASS/IMAGE alone"
 HIDDEN = {"__MACOSX", "@eaDir", "$RECYCLE.BIN", "lost+found", "System Volume Information"}
+HELD_OUT = "there is no folder test: a fifth of each class is kept for the test"
 NO_CLASSES = {*SPLITS, "training", "valid", "validation", "testing"}  # in capitals, too
 VAL, TEST = 0.1, 0.2  # shares of each class that are held out where there is no such folder
 
@@ -63,7 +64,7 @@ def load(root: Path, size: int, limit: int | None, skip_unreadable: bool) -> Dat
     classes, parts, notes = _scan(root, _layout(root))
     if "test" not in parts:
         parts["train"], parts["test"] = parts["train"].hold_out(TEST)
-        notes.append("there is no folder test: a fifth of each class is kept for the test")
+        notes.append(HELD_OUT)
     if "val" in parts:
         held = limit and limit // 10
         train, val = parts["train"].first(limit and limit - held), parts["val"].first(held)
@@ -90,7 +91,7 @@ def load_test(
     classes, parts, notes = _scan(root, {"test": root / top})
     if held_out:
         parts["test"] = parts["test"].hold_out(TEST)[1]
-        notes.append("there is no folder test: a fifth of each class is kept for the test")
+        notes.append(HELD_OUT)
     parts["test"] = parts["test"].first(limit and limit // 5)
     splits, note = _read(parts, size, skip_unreadable)
     if not top:
