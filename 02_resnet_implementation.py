@@ -6,7 +6,7 @@ You will learn
     how to know that an implementation is right: same weights in, same numbers out
     what an ImageNet stem leaves of a small image, and what that does to the error
 Builds on: lesson 1. Paper: He et al. 2015 (arXiv:1512.03385), table 1, sections 4.1 and 4.2.
-Takes about 90 seconds on two cores; it runs on the CPU whatever --device says, so that equal
+Takes about 100 seconds on two cores; it runs on the CPU whatever --device says, so that equal
 numbers are equal to the last bit.
 Writes stems.png, report.txt and results.json to outputs/02_resnet_implementation/; with --weights,
 a checkpoint in torchvision's format, to outputs/02_resnet_implementation_weights/.
