@@ -3,7 +3,7 @@
 You will learn
     that a residual block is y = relu(F(x) + x), written by hand and as a class
     that only the shortcut separates it from a plain block
-    why doing nothing is hard to learn for plain blocks, and easy for residual ones
+    why doing nothing is hard to learn for plain blocks, and easier for residual ones
     where the "+1" in its derivative is exact, and what happens when shapes change
     in which networks gradients vanish or explode with depth, and by which law
     why gradients relative to the weights tell another story than those of the activations

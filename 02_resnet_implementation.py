@@ -103,7 +103,7 @@ def main(argv: list[str] | None = None) -> dict:
     report.say("The first layers: of ImageNet's networks a 7x7 convolution of stride 2 and a")
     report.say("max-pool, for CIFAR a single 3x3 convolution of stride 1.")
     maps = maps_behind_stems(report, images)
-    sizes = {stem: [size_of(m) for m in stages.values()] for stem, stages in maps.items()}
+    sizes = {stem: [plotting.maps.size(m) for m in by.values()] for stem, by in maps.items()}
     report.table([{"stem": s, **dict(zip(STAGES, row, strict=True))} for s, row in sizes.items()])
     report.figure(plotting.maps.stems(images.train.images[0], maps, images.name), "stems")
     measured["stems"] = sizes
@@ -191,14 +191,9 @@ def table_1() -> dict[str, dict]:
         for stage, maps in analysis.activations(model, STAGES, x).items():
             module = getattr(model, stage)
             blocks = len(module) if isinstance(module, nn.Sequential) else 1
-            rows[stage]["output"] = size_of(maps)  # one for all five
+            rows[stage]["output"] = plotting.maps.size(maps)  # one for all five
             rows[stage][f"{name.removeprefix('resnet')}-layer"] = f"{blocks} x {maps.shape[1]}"
     return rows
-
-
-def size_of(maps: torch.Tensor) -> str:
-    """Height and width of N C H W."""
-    return f"{maps.shape[2]}x{maps.shape[3]}"
 
 
 def basic_against_bottleneck() -> list[dict]:

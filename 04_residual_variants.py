@@ -116,7 +116,7 @@ VARIANTS = {  # each is trained, compared and drawn
         "many narrow paths for the price of a wide one",
         "accuracy at an equal count of multiply-adds", "cifar_resnext-29-8-64", lr=0.1),
     "dense-22": Variant(densenet, "keep x and put F(x) beside it, instead of adding",
-        "fewer parameters; not less memory", "cifar_densenet-100-12", lr=0.4),
+        "fewer parameters", "cifar_densenet-100-12", lr=0.4),
     "se-20": Variant(partial(models.cifar_se_resnet, 20),
         "scale each channel of F(x) by what the whole image says",
         "accuracy, for little time", lr=0.4),  # on CIFAR its paper has pre-activation networks
@@ -164,7 +164,7 @@ def main(argv: list[str] | None = None) -> dict:
 
     # All variants see the same batches for as many steps; the next sections question them.
     rates = {name: args.lr or variant.lr for name, variant in VARIANTS.items()}
-    table, trained = variants.compare(builds, rates, *plan, seeds, device)
+    table, trained = variants.compare(builds, rates, plan, seeds, device)
     show_idea(report, 4, "wide-10", PreActBlock, blocks.WideBlock)
     report_width(report, table["preact-20"], table["wide-10"])
     show_idea(report, 5, "resnext-20", Bottleneck, blocks.ResNeXtBlock, "__init__", "conv2")

@@ -31,19 +31,15 @@ from common.plotting.diagram import DRAWABLE
 
 import torch
 
+TARGET = "training loss at which a network is stopped; 1.0 for ten classes, for others in "
+TARGET += "proportion to the loss of guessing"
 SETTINGS = {  # name: (value, value with --quick, type, meaning)
     "image_size": (None, None, lesson.positive, "pixels; 12, or a checkpoint's, at most 64"),
     "images": (256, 64, lesson.several, "images that the networks learn from"),
     "depth": (20, 14, lesson.positive, "of the networks, 6n + 2"),
     "width": (8, None),
     "epochs": (100, 2, lesson.positive, "the most passes over these images"),
-    "target": (
-        None,
-        9.0,
-        lesson.rate,
-        "training loss at which a network is stopped; 1.0 for ten "
-        "classes, for others in proportion to the loss of guessing",
-    ),
+    "target": (None, 9.0, lesson.rate, TARGET),
     "batch_size": (32, None),
     "lr": (0.05, None),
     "seeds": (5, 2, lesson.several, "networks of each kind, 2 or more"),
@@ -68,7 +64,8 @@ Factor: by what a layer multiplies the gradient on its way back. Below 1 it shri
 grows. First / last: the gradient at the first block over that at the last one. BN: batch norm.
 Default init: PyTorch's initial values. Kaiming init: larger ones, made for ReLU. Theory is about
 wide, fully connected plain networks. Ours are narrow convolutions, and two of them have a stride,
-so that a ratio other than 1 does not contradict it."""
+so that a ratio other than 1 does not contradict it. Of residual networks with batch norm the factor
+is a mean over these few blocks: in lesson 1 they follow a power of depth."""
 PLANES = """\
 Two random directions span a plane around the weights. Rise: the mean loss on it above that in its
 middle. Curves downwards: the share of the plane where the surface bends down in some direction of
@@ -127,8 +124,8 @@ def main(argv: list[str] | None = None) -> dict:
     trained = {n: [gradients.by_block(net, x, y) for net in nets[n].values()] for n in nets}
     measured |= report_gradients(report, untrained, trained)
     subtitle = f"Mean and range of {args.seeds} networks. Scales differ. Grey: theory for wide, "
-    subtitle += f"fully connected ones. {len(y)} images of {setup}. First three panels: untrained "
-    subtitle += f"twins of depth {args.depth}"
+    subtitle += f"fully connected ones. {len(y)} images. First three panels: depth {args.depth}, "
+    subtitle += f"untrained. Last: {setup}"
     report.figure(plotting.flow.gradient_flow(untrained, trained, subtitle), "gradient_flow")
 
     report.section("3. Loss landscape around the trained weights")

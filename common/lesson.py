@@ -283,14 +283,7 @@ class Report:
             self.failed.append(what)
 
     def claim(
-        self,
-        sentence: str,
-        left,
-        relation: str,
-        right,
-        source,
-        measured: str = "{} against {}",
-        margin: float = 0.0,
+        self, sentence: str, left, relation, right, source, measured="{} against {}", margin=0.0
     ) -> None:
         """Print a claim beside its source, what this run measured, and the verdict.
 
@@ -440,9 +433,10 @@ def lack_of_memory(error: Exception) -> str:
     """What a lesson says of memory that PyTorch or NumPy did not get; "" of other errors."""
     size = re.search(r"allocate ([\d.]+ [KMGT]?i?B|\d+ bytes)", str(error))
     overflow = r"Storage size calculation overflowed|numel: integer multiplication overflow"
+    overflow += "|CUDA error: out of memory"  # another program has taken it
     if not (size or isinstance(error, MemoryError) or re.search(overflow, str(error))):
         return ""
-    amount = size[1] if size else "more than there can be"
+    amount = size[1] if size else "this" if "CUDA" in str(error) else "more than there can be"
     if amount.endswith("bytes"):
         amount = f"{int(amount.split()[0]) / 1e9:.1f} GB"
     return f"too little memory for {amount}: take a smaller network, image or batch"

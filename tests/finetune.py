@@ -10,6 +10,7 @@ gives for one's own images, for as many epochs, and for five times as many.
 
 import argparse
 import json
+import shlex
 import tempfile
 from importlib import import_module
 from pathlib import Path
@@ -59,10 +60,15 @@ def write_folder(root: Path, seed: int) -> None:
         Image.fromarray(image.permute(1, 2, 0).numpy()).save(folder / f"{i}.png")
 
 
+def quoted(path: Path) -> str:
+    """A path as one would type it."""
+    return shlex.quote(path.as_posix())
+
+
 def accuracy(flags: str, seed: int, out: Path) -> float:
     """Test accuracy of a run of lesson 6."""
-    more = f"--model {MODEL} --seed {seed} --device cpu --out-dir {out}"
-    results = import_module("06_practical_example").main([*flags.split(), *more.split()])
+    more = f"--model {MODEL} --seed {seed} --device cpu --out-dir {quoted(out)}"
+    results = import_module("06_practical_example").main(shlex.split(f"{flags} {more}"))
     return results["measured"]["test_accuracy"]
 
 
@@ -77,9 +83,9 @@ def compare(seed: int, root: Path) -> dict[str, float]:
     """Test accuracies on the other shapes, by how the network began."""
     write_folder(root / "photos", seed)
     pretrain(root / "weights.pth", seed, root / "out")
-    where = f"--data-dir {root / 'photos'} --image-size 32"
+    where = f"--data-dir {quoted(root / 'photos')} --image-size 32"
     epochs = import_module("06_practical_example").FINE_TUNING["epochs"]
-    runs = {"fine-tuned": f"--weights {root / 'weights.pth'}"}
+    runs = {"fine-tuned": f"--weights {quoted(root / 'weights.pth')}"}
     runs |= {"from scratch": f"{SCRATCH} --epochs {epochs}"}
     runs |= {"from scratch, longer": f"{SCRATCH} --epochs {5 * epochs}"}
     return {key: accuracy(f"{where} {run}", seed, root / "out") for key, run in runs.items()}

@@ -646,7 +646,7 @@ MISTAKES = [
     ),
     Mistake(
         bug="Deviations taken per image and averaged (CIFAR-10's 0.2023 0.1994 0.2010)",
-        found=("kuangliu/pytorch-cifar#16", "libffcv/ffcv!322 (fixed)"),
+        found=("kuangliu/pytorch-cifar#16 (kept)", "libffcv/ffcv!322 (fixed)"),
         symptom="Normalised pixels deviate by {shapes:.2f} on Shapes-10 and by {low:.2f} to "
         "{high:.2f} on CIFAR-10, not by 1",
         exhibit=SHAPES,

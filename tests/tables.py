@@ -54,7 +54,7 @@ MODELS = [
 QUESTION = {  # by lesson: what it asks, and its answer in a line
     "1": (
         "What does the arrow do to one block, and to the gradient in many blocks?",
-        "Doing nothing gets easy. With batch norm, untrained, gradients no longer explode.",
+        "Doing nothing gets easier. With batch norm, untrained, gradients explode far less.",
     ),
     "2": (
         "How do blocks become ResNet-50, and how do we know that ours is right?",
@@ -66,11 +66,11 @@ QUESTION = {  # by lesson: what it asks, and its answer in a line
     ),
     "4": (
         "Which variant of the block is for what, and is any better?",
-        "None is surely better in 20 layers. In 1,001 pre-activation helps, and a start at zero.",
+        "With 10 to 22 layers none is surely better. With 1,001 pre-activation helps.",
     ),
     "5": (
         "What does it look like inside?",
-        "Four pictures, measured on small networks of 20 layers that were stopped half-way.",
+        "Networks of 20 layers: gradients, the loss around the weights, code as graphs, features.",
     ),
     "6": (
         "How do I train a network well, on my own pictures, too?",
@@ -89,7 +89,7 @@ QUESTIONS = {  # for the README: claims of the lessons, by question, as they beg
         "untrained plain blocks with batch norm: the gradient explodes",
         "with batch norm, the gradient grows less",
     ],
-    "What lets 1,001 layers learn? (Guessing: a loss of 2.3)": [
+    "What lets 110 or 1,001 layers learn? (Guessing: a loss of 2.3)": [
         "1,001 layers learn less well with post-activation",
         "with post-activation 1,001 layers",
         "110 layers without batch norm",
@@ -136,11 +136,11 @@ START = ("fine-tuned", "from scratch", "from scratch, longer")  # of tests/finet
 CLAIMS = """# Claims and evidence
 
 What lessons 1 to 5 measured with `--data shapes`. `python -m tests.record` runs them and writes
-this page. Both sides of a claim start from the same seeds, which number its networks. A claim
-*holds* if all of at least five pairs agree. It *does not hold* if all say the opposite. Otherwise
-it is *unclear*, with the number of pairs that agree. Without any difference five pairs agree by
-chance once in 32 times, and once more they all oppose. Claims that name a margin or a fixed limit
-have other odds. The number of claims is not corrected for. Numbers are mean ± standard
+this page. Both sides of a claim start from the same n seeds. A claim *holds* if all of at least
+five pairs agree. It *does not hold* if all say the opposite. Otherwise it is *unclear*, with the
+number of pairs that agree. Without any difference five pairs would all agree in 1 of 32 cases, and
+all disagree in 1 of 32. Claims that name a margin or a fixed limit have other odds. *Exact* is what
+was counted, without chance. The number of claims is not corrected for. Numbers are mean ± standard
 deviation. Losses are in nats, the unit of the natural logarithm."""
 
 PAGE = """# Mistakes in public implementations of residual networks

@@ -2,7 +2,7 @@ import importlib
 import json
 import math
 
-from common import UserError, analysis, data, lesson, models, training
+from common import UserError, analysis, data, lesson, models, plotting, training
 from common.analysis import Seeds, rates
 from common.analysis import comparison as measuring
 from common.analysis.comparison import Measured
@@ -335,6 +335,20 @@ def test_numbers_about_curves():
     assert math.isnan(lesions.lost_share([0.1, 0.1], 0.1))
 
 
+def test_a_diverged_network_has_no_lesions(tiny):
+    runs = []
+    for depth in (8, 14):
+        for kind in models.TWINS:
+            model = models.build_twin(kind, depth, 10, 4, 0)
+            runs.append(training.Run(f"{kind}-{depth}", 0, model, {}))
+    runs[0].model.fc.weight.data.fill_(math.nan)  # plain-8
+    without = analysis.lesions.accuracies(runs, tiny, "val", "cpu")
+    assert [math.isnan(sum(shares[0])) for shares in without.values()] == [True, *3 * [False]]
+    assert math.isnan(analysis.lesions.lost_share(without["plain-8"][0], 0.1))
+    figure = plotting.curves.lesion_curves(without, 0.1, "made up")
+    assert [len(ax.collections) for ax in figure.axes] == [1, 2]  # bands
+
+
 def test_few_images_leave_the_validation_images(comparison):
     args = comparison.arguments(["--data", "shapes", "--images", "100", "--image-size", "8"])
     dataset = comparison.few_images(args)
@@ -350,6 +364,7 @@ def test_gradients_and_updates_are_compared_by_seed():
     ratios = analysis.gradients.log_ratio([above, None], [below, below], 0)
     assert ratios[0] == pytest.approx(1.0)  # the geometric mean of 100 and 1 is 10
     assert math.isnan(ratios[1])
-    assert analysis.gradients.update_ratio([above], [below], 0) == pytest.approx(3.0)
+    assert analysis.gradients.update_ratio([above, None], [below], 0) == pytest.approx(3.0)
+    assert math.isnan(analysis.gradients.update_ratio([above], [None], 0))
     (row,) = measuring.gradient_table({"plain-8": [above], "residual-8": [below]}, [0])
     assert list(row.values()) == [0, "10.00", "3.00", "100", "1"]

@@ -91,6 +91,12 @@ def test_the_second_device_refuses_the_first(second):
         torch.where(there > 0, there, torch.zeros(3))
 
 
+def test_on_mps_no_batch_norm_gets_channels_last():
+    layouts = {device: data.memory_format(device) for device in ("cpu", "cuda", "mps")}
+    assert layouts.pop("mps") == torch.contiguous_format
+    assert set(layouts.values()) == {torch.channels_last}
+
+
 def test_data_and_batches(second, few):
     there = few.to("meta")
     pairs = [(few, "cpu"), (there, "meta")]

@@ -242,6 +242,23 @@ def test_the_best_network_is_named_only_if_it_is_this_trainings(whole, tmp_path)
     assert not checkpoints.is_of(best, [row | {"seconds": row["seconds"] + 1} for row in rows])
 
 
+def test_nothing_of_another_training_is_overwritten(photos, whole, tmp_path):
+    folder = tmp_path / SCRIPT
+    shutil.copytree(whole / SCRIPT, folder)
+    first = (folder / "last.pt").read_bytes()
+    script = importlib.import_module(SCRIPT)
+    flags = command(photos, tmp_path, "--epochs", "2")
+    script.main(flags)
+    second = (folder / "last.pt").read_bytes()
+    script.main(flags)
+    assert (folder / "earlier_last.pt").read_bytes() == first
+    assert (folder / "earlier2_last.pt").read_bytes() == second
+    third = (folder / "last.pt").read_bytes()
+    again = command(photos, tmp_path, "--resume", folder / "earlier_last.pt")
+    script.main(again)
+    assert (folder / "earlier3_last.pt").read_bytes() == third
+
+
 def test_a_full_disk_leaves_the_last_good_checkpoint(photos, whole, tmp_path):
     size = (whole / LAST).stat().st_size
 

@@ -85,6 +85,15 @@ def test_a_training_is_measured_with_one_two_and_six_views(dataset, tmp_path):
     assert len(calls) == 1  # the second time it stands in the file
 
 
+def test_two_additions_at_once(dataset, tmp_path, monkeypatch):
+    monkeypatch.setattr(tricks, "RUNS", tmp_path)
+    monkeypatch.setattr(tricks.data, "load", lambda *_, **__: dataset)
+    (run,) = tricks.BOTH.values()
+    assert run.changes == (tricks.whitening_stem, tricks.identity_start)
+    found = tricks.main("both --widths 8 8 8 --size 16 --epochs 1 --seeds 3".split())
+    assert [*found] == [*tricks.BOTH] and [*found["whitening stem, identity start"]] == [3]
+
+
 def test_the_sentence_on_time_to_accuracy_follows_the_numbers(tmp_path):
     rows = [{"seconds": 100.0, "val_accuracy": 0.6}, {"seconds": 200.0, "val_accuracy": 0.76}]
     kept = {"device": "one core", "data": "images", "torch": "2", "native_bf16": False}

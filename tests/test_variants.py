@@ -70,7 +70,7 @@ def compare(names, tiny):
     """The comparison of these variants, each at a rate of its own."""
     builds = {name: build for name, build in script.networks(10, 4).items() if name in names}
     rates = {name: 0.1 + 0.01 * i for i, name in enumerate(builds)}
-    return rates, *variants.compare(builds, rates, tiny, 1, 48, range(2), "cpu")
+    return rates, *variants.compare(builds, rates, (tiny, 1, 48), range(2), "cpu")
 
 
 def test_comparison_changes_the_network_and_its_rate_alone(tiny, monkeypatch):
@@ -272,7 +272,7 @@ def test_exponent():
 
 
 def test_costs_are_those_of_the_single_measurements(tiny):
-    rates, plan = {"any": 0.1}, (tiny, 1, 16, range(2), "cpu")
+    rates, plan = {"any": 0.1}, ((tiny, 1, 16), range(2), "cpu")
     model = models.cifar_resnet(8, width=4)
     measured = variants.compare({"any": lambda: copy.deepcopy(model)}, rates, *plan)[0]["any"]
     x, y = next(tiny.batches("train", 16))
@@ -342,7 +342,7 @@ def title(figure):
 
 
 def test_figures_can_contradict_the_story():
-    down, broken = [[2.4, 1.0, 0.4]], [[2.3, math.nan]]
+    down, broken = [[2.4, 1.0] + 10 * [0.4]], [[2.3, math.nan]]
     paths = {"post": [[0.9, 0.8], [0.9, 0.7]], "pre": [[1.0, 1.0], [1.0, 1.0]]}
 
     def draw(pre, plain):

@@ -1,6 +1,7 @@
 """What does each trick of lesson 6's shortest recipe bring? Does so shallow a network need skips?
 
     python -m tests.tricks tricks --data-dir DIR --epochs 2    each trick left out or added
+    python -m tests.tricks both --data-dir DIR    two additions at once
     python -m tests.tricks skips --data-dir DIR    {skip, none} x {identity start, default}
     ... --record "one core of a laptop"    keep what was measured for .github/results.md
 
@@ -102,6 +103,7 @@ TRICKS = {
     "identity start": Run(changes=(identity_start,)),
     "faster biases": Run(changes=(faster_biases,)),
 }
+BOTH = {"whitening stem, identity start": Run(changes=(whitening_stem, identity_start))}
 SKIPS = {
     f"{residual}, {skip}, {start}": Run(changes=(*skips, *starts), residual=residual)
     for residual in (1, 3)
@@ -149,7 +151,7 @@ def main(argv: list[str] | None = None) -> dict:
     """Measure what is not measured yet; perhaps record all."""
     flags = lesson.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = flags.add_argument
-    add("what", choices=("tricks", "skips"), help="what is compared")
+    add("what", choices=("tricks", "both", "skips"), help="what is compared")
     add("--data-dir", type=Path, help="folders of images; else torchvision's CIFAR-10")
     add("--seeds", type=lesson.natural, nargs="+", default=[0, 1, 2], help="(default: 0 1 2)")
     add("--widths", type=lesson.positive, nargs=3, default=[32, 64, 64], help="of the groups")
@@ -158,7 +160,7 @@ def main(argv: list[str] | None = None) -> dict:
     add("--data", metavar="NAME", help="what the record calls the images")
     add("--record", metavar="DEVICE", help="keep what was measured for .github/results.md")
     args = flags.parse_args(argv)
-    dataset = data.load("auto", args.data_dir, size=args.size, download=True)
+    dataset = data.load("auto" if args.data_dir else "cifar10", args.data_dir, size=args.size)
     parts = [*args.widths, args.size, args.epochs, dataset.fingerprint[:8]]
     folder = RUNS / "-".join(map(str, parts))
 
@@ -168,7 +170,7 @@ def main(argv: list[str] | None = None) -> dict:
         print(f"seed {seed}, {name}: " + ", ".join(f"{k} {v:.4g}" for k, v in found.items()))
         return found
 
-    runs, more = SKIPS, {}
+    runs, more = SKIPS if args.what == "skips" else BOTH, {}
     if args.what == "tricks":
         growing = Run({"sizes": (3 * args.size // 4, args.size)})
         sgd = by_rate(measure)

@@ -118,9 +118,8 @@ def steps_to(runs: list[Measured | None], targets: Seeds, window: int) -> Seeds:
     steps = Seeds()
     for run, target in zip(runs, targets, strict=True):
         losses = run.step_loss if run else []  # the first of them after `window` steps
-        steps.append(
-            window + next((i for i, loss in enumerate(losses) if loss <= target), math.inf)
-        )
+        reached = (step for step, loss in enumerate(losses, window) if loss <= target)
+        steps.append(next(reached, math.inf))
     return steps
 
 

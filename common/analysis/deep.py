@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
-from common import models, training
+from common import data, models, training
 from common.blocks import Bottleneck, PreActBottleneck, SkipInitBlock
 
 import torch
@@ -158,7 +158,7 @@ def by_heart(trials: dict[str, Trial], dataset, seeds: range, device: str) -> di
 
 def _losses(model: nn.Module, batch: tuple, trial: Trial, device: str, bar) -> list[float]:
     """The loss of every step on the batch, up to the first that is no number."""
-    model.to(device, memory_format=torch.channels_last).train()
+    model.to(device, memory_format=data.memory_format(device)).train()
     optimizer = trial.optimizer(model, trial.rate)
     schedule = training.warmup_cosine(optimizer, trial.steps, trial.warmup)
     losses: list[float] = []
@@ -174,10 +174,7 @@ def _losses(model: nn.Module, batch: tuple, trial: Trial, device: str, bar) -> l
 
 def ends(losses: dict[str, list]) -> dict[str, Seeds]:
     """Mean loss of the last WINDOW steps of every trial, by seed; NaN where a run has diverged."""
-    return {
-        name: Seeds(statistics.fmean(run[-WINDOW:]) for run in runs)
-        for name, runs in losses.items()
-    }
+    return {n: Seeds(statistics.fmean(run[-WINDOW:]) for run in runs) for n, runs in losses.items()}
 
 
 def summary(title: str, trials: dict[str, Trial], losses: dict[str, list]) -> list[dict]:

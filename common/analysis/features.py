@@ -62,8 +62,9 @@ class Features:
 
     @property
     def cka_between_blocks(self) -> float:
-        """Mean similarity of two different blocks."""
-        return mean_off_diagonal(self.cka)
+        """Mean similarity of two different blocks, without what is NaN."""
+        values = torch.tensor(self.cka, dtype=torch.float64)
+        return values[~torch.eye(len(values), dtype=torch.bool)].nanmean().item()
 
 
 @torch.no_grad()
@@ -115,17 +116,11 @@ def cka_matrix(grams: list[torch.Tensor]) -> list[list[float]]:
     return rows
 
 
-def mean_off_diagonal(matrix: list[list[float]]) -> float:
-    """Mean of a square matrix without its diagonal and without what is NaN."""
-    values = torch.tensor(matrix, dtype=torch.float64)
-    return values[~torch.eye(len(values), dtype=torch.bool)].nanmean().item()
-
-
-def probe(features, labels, tested, truths, classes: int) -> torch.Tensor:
+def probe(features, labels, tested, truths, classes: int) -> float:
     """A linear classifier in closed form: ridge regression on one-hot labels.
 
     Fitted on `features` (N C, standardised) and `labels`, scored on `tested` and `truths`.
-    Returns a truth value for each tested image: whether it was classified rightly.
+    Returns the share of the tested images that are classified rightly.
     """
     x, test = features.double(), tested.double()
     mean, std = x.mean(dim=0), x.std(dim=0).clamp(min=1e-12)
@@ -134,7 +129,7 @@ def probe(features, labels, tested, truths, classes: int) -> torch.Tensor:
     level = targets.mean(dim=0)
     penalty = RIDGE * len(x) * torch.eye(x.shape[1], dtype=torch.float64)
     weights = torch.linalg.solve(x.T @ x + penalty, x.T @ (targets - level))  # C classes
-    return (test @ weights + level).argmax(dim=1) == truths
+    return ((test @ weights + level).argmax(dim=1) == truths).double().mean().item()
 
 
 def linear_probes(model: nn.Module, names: list[str], fitted, scored, classes: int) -> Probes:
@@ -146,17 +141,9 @@ def linear_probes(model: nn.Module, names: list[str], fitted, scored, classes: i
     colours = [torch.cat([pooled(x) for x, _ in batches]) for batches in (fitted, scored)]
     outputs = [extract(model, names, batches, pooled) for batches in (fitted, scored)]
     pairs = [colours, *([split[name] for split in outputs] for name in names)]
-    accuracies = [
-        probe(x, labels, test, truths, classes).double().mean().item() for x, test in pairs
-    ]
+    accuracies = [probe(x, labels, test, truths, classes) for x, test in pairs]
     standard_errors = [(share * (1 - share) / len(truths)) ** 0.5 for share in accuracies]
     return Probes(accuracies, standard_errors)
-
-
-def block_similarity(model: nn.Module, names: list[str], x: torch.Tensor) -> list[list[float]]:
-    """Debiased linear CKA of all pairs of the named modules' outputs, on four images or more."""
-    grams = extract(model, names, [(x, None)], gram)
-    return cka_matrix([grams[name] for name in names])
 
 
 def strongest_channels(maps: torch.Tensor, count: int) -> torch.Tensor:
@@ -177,17 +164,6 @@ def response(model: nn.Module, names: list[str], image: torch.Tensor) -> Respons
     return Response(channels, probabilities.argmax().item(), probabilities.max().item())
 
 
-def _first_images(dataset: Dataset, split: str, count: int) -> list[tuple]:
-    """The first `count` images of a split and their labels, in batches."""
-    batches = []
-    for x, y in dataset.batches(split, 250):
-        batches.append((x[:count], y[:count]))
-        count -= len(y)
-        if count <= 0:
-            break
-    return batches
-
-
 def measure(
     nets: dict[str, dict[int, nn.Module]], dataset: Dataset, image: np.ndarray
 ) -> dict[str, dict[int, Features]]:
@@ -197,8 +173,8 @@ def measure(
     Probes are fitted on training images and scored on validation images. Leaves the networks in
     eval mode.
     """
-    fitted = _first_images(dataset, "train", PROBE_FITTED)
-    scored = _first_images(dataset, "val", PROBE_SCORED)
+    fitted = list(dataset.first(PROBE_FITTED).batches("train", 250))
+    scored = list(dataset.first(PROBE_SCORED).batches("val", 250))
     compared = torch.cat([x for x, _ in fitted])[:CKA_IMAGES]
     mean, std = dataset.statistics
     pixels = torch.tensor(image, device=mean.device).permute(2, 0, 1)[None]  # 1 3 H W
@@ -207,9 +183,10 @@ def measure(
         for name, by_seed in nets.items():
             for seed, model in by_seed.items():
                 names = models.block_names(model)
+                grams = extract(model, names, [(compared, None)], gram)
                 features[name][seed] = Features(
                     linear_probes(model, names, fitted, scored, len(dataset.classes)),
-                    block_similarity(model, names, compared),
+                    cka_matrix(list(grams.values())),
                     response(model, names, (pixels - mean) / std),
                 )
                 bar.update()

@@ -3,6 +3,7 @@
 import contextlib
 import copy
 import itertools
+import math
 import statistics
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -118,9 +119,12 @@ def log_ratio(above: list, below: list, step: int) -> Seeds:
 
 
 def update_ratio(above: list, below: list, step: int) -> float:
-    """above / below of the median over seeds of the recorded `updates`; runs as in `log_ratio`."""
-    sizes = [Seeds.of(runs, lambda run: run.updates[step]) for runs in (above, below)]
-    return statistics.median(sizes[0]) / statistics.median(sizes[1])
+    """above / below of the median over seeds of the recorded `updates`; runs as in `log_ratio`. NaN
+    where all have diverged, or nothing moved."""
+    sizes = [[run.updates[step] for run in runs if run] for runs in (above, below)]
+    if not all(sizes) or not (least := statistics.median(sizes[1])):
+        return math.nan
+    return statistics.median(sizes[0]) / least
 
 
 def start(model: nn.Module, condition: str) -> nn.Module:

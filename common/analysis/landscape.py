@@ -62,7 +62,7 @@ class Landscape:
 
 
 class _Reached(Exception):
-    """A training's loss is below its target; the argument is the epoch."""
+    """A training's loss is below its target."""
 
 
 def epochs_in_words(epochs: list[int | None]) -> str:
@@ -74,17 +74,10 @@ def epochs_in_words(epochs: list[int | None]) -> str:
 
 
 def train_to_loss(
-    twins: dict[str, dict[int, nn.Module]],
-    dataset,
-    target: float,
-    epochs: int,
-    *,
-    batch_size: int,
-    lr: float,
-    device: str,
+    twins: dict[str, dict], dataset, target: float, epochs: int, device: str, **options
 ) -> dict[str, list[int | None]]:
-    """Train the networks {kind: {seed: network}}, each until its loss (nats) on the training
-    images, without augmentation and in eval mode, is below `target`.
+    """Train the networks {kind: {seed: network}} by a Trainer with these `options`, each until its
+    loss (nats) on the training images, without augmentation and in eval mode, is below `target`.
 
     Returns the epochs that each needed, {kind: one a seed}; None if `epochs` were not enough.
     Raises: training.Diverged.
@@ -92,28 +85,27 @@ def train_to_loss(
     jobs = [(kind, seed) for kind, by_seed in twins.items() for seed in by_seed]
     # Two epochs of warm-up, and a schedule for ten times the epochs, so that the rate is near its
     # highest whenever a network stops: one that stops later shall not stop at another rate as well.
-    options = {"batch_size": batch_size, "lr": lr, "warmup": 0.2 / epochs, "device": device}
+    options |= {"warmup": 0.2 / epochs, "device": device}
     with training.progress(f"{len(jobs)} networks", None, "step") as bar:
 
         def epochs_needed(job: tuple[str, int]) -> int | None:
             kind, seed = job
             model = twins[kind][seed]
             trainer = training.Trainer(model, dataset, 10 * epochs, seed=seed, **options)
-            an_epoch = training.steps_per_epoch(dataset, batch_size)
 
             def look(step: int, _batch) -> None:
                 if step and step % 2 == 0:  # in time: after an epoch some are far below the target
                     loss, _ = training.evaluate(model, dataset, "train", device)
                     model.train()
                     if loss < target:
-                        raise _Reached(math.ceil(step / an_epoch))
+                        raise _Reached
 
             try:
                 for _ in itertools.islice(trainer.run(bar, on_step=look), epochs):
                     pass
-            except _Reached as reached:
+            except _Reached:
                 model.eval()
-                return reached.args[0]
+                return len(trainer.rows) + 1
             return None
 
         needed = iter(training.side_by_side(epochs_needed, jobs, device))

@@ -43,15 +43,20 @@ def accuracies(
 ) -> dict[str, list[list[float]]]:
     """Accuracy of each trained network as it is, then without each of its blocks in turn.
 
-    Shares of all images of a split; by the network's name, one list a seed.
+    Shares of all images of a split; by the network's name, one list a seed, NaN if it diverged.
     """
+
+    def accuracy(model: nn.Module) -> float:
+        loss, share = training.evaluate(model, dataset, split, device)
+        return share if math.isfinite(loss) else math.nan
+
     with training.progress("lesions", len(runs)) as bar:
 
         def job(run: training.Run) -> list[float]:
-            shares = [training.evaluate(run.model, dataset, split, device)[1]]
+            shares = [accuracy(run.model)]
             for name in models.block_names(run.model):
                 with without_block(run.model, name):
-                    shares.append(training.evaluate(run.model, dataset, split, device)[1])
+                    shares.append(accuracy(run.model))
             bar.update()
             return shares
 

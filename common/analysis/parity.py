@@ -36,11 +36,9 @@ def parity(ours: nn.Module, reference: nn.Module, x, y) -> tuple[float, float]:
         logits = relative_difference([ours.eval()(x)], [reference.eval()(x)])
     for model in (ours.train(), reference.train()):
         F.cross_entropy(model(x), y).backward()
-    expected = {name: p.grad for name, p in reference.named_parameters()}
-    gradients = {name: p.grad for name, p in ours.named_parameters()}
-    names = list(expected)
-    pairs = [gradients[n] for n in names], [expected[n] for n in names]
-    return logits, relative_difference(*pairs)
+    found = dict(ours.named_parameters())
+    pairs = [(found[name].grad, p.grad) for name, p in reference.named_parameters()]
+    return logits, relative_difference(*zip(*pairs, strict=True))
 
 
 def source_difference(old: Callable, new: Callable) -> list[str]:

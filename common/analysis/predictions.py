@@ -41,20 +41,12 @@ def pictures(
     return [files[i] for i in kept], dataset_for(entries, images, labels, "pictures", note)
 
 
-def test_images(
-    entries: dict,
-    source: str,
-    folder: Path | None,
-    url: str | None,
-    limit: int | None,
-    skip_unreadable: bool = False,
-) -> data.Dataset:
-    """The test images of a folder or data set, with the labels of a checkpoint's classes.
+def test_images(entries: dict, where: tuple, limit: int | None, skip: bool) -> data.Dataset:
+    """The test images of `where` (source, folder, url), with the labels of a checkpoint's classes.
 
     Raises: UserError if there is a class that the checkpoint does not know.
     """
-    size = entries["image_size"]
-    name, classes, split, why = data.load_test(source, folder, url, size, limit, skip_unreadable)
+    name, classes, split, why = data.load_test(*where, entries["image_size"], limit, skip)
     if unknown := [c for c in classes if c not in entries["classes"]]:
         raise UserError(f"--checkpoint knows no class {unknown[0]}, which {name} has")
     index = torch.tensor([list(entries["classes"]).index(c) for c in classes])

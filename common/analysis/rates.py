@@ -28,12 +28,8 @@ def collect(runs: list[training.Run], results: list) -> dict[str, Rates]:
 
 def best(by_rate: Rates) -> float:
     """The rate of the lowest validation error, mean over seeds; where one seed diverged, last."""
-
-    def rank(rate: float) -> tuple[bool, float]:
-        error = statistics.fmean(by_rate[rate]["val"])
-        return math.isnan(error), error
-
-    return min(sorted(by_rate), key=rank)
+    means = {rate: statistics.fmean(splits["val"]) for rate, splits in by_rate.items()}
+    return min(sorted(means), key=lambda rate: (math.isnan(means[rate]), means[rate]))
 
 
 def at_edge(by_rate: Rates) -> bool:

@@ -47,18 +47,14 @@ def at_parameters(build: Callable[..., nn.Module], target: int) -> Callable[[], 
 
 
 def compare(
-    builds: dict[str, Callable[[], nn.Module]],
-    rates: dict[str, float],
-    dataset,
-    epochs: int,
-    batch_size: int,
-    seeds: range,
-    device: str,
+    builds: dict[str, Callable], rates: dict[str, float], plan: tuple, seeds: range, device: str
 ) -> tuple[dict[str, Result], dict[str, list[nn.Module]]]:
     """Train every network with every seed, at its own learning rate.
 
-    Returns, by name, the results, and the trained networks in the order of the seeds.
+    `plan` is dataset, epochs and batch size. Returns, by name, the results, and the trained
+    networks in the order of the seeds.
     """
+    dataset, epochs, batch_size = plan
     runs = []
     for name, build in builds.items():
         for seed in seeds:
@@ -125,7 +121,7 @@ def search(builds: dict, rates: tuple, plan: tuple, seeds: range, device: str) -
     dataset, epochs and batch size of `compare`."""
     found: dict[str, dict] = {name: {} for name in builds}
     for rate in rates:
-        table, _ = compare(builds, dict.fromkeys(builds, rate), *plan, seeds, device)
+        table, _ = compare(builds, dict.fromkeys(builds, rate), plan, seeds, device)
         for name, result in table.items():
             found[name][f"{rate:g}"] = {"loss": result.loss, "accuracy": result.validation}
     return found

@@ -4,10 +4,10 @@ Whatever the source, a `Dataset` holds uint8 tensors of square RGB images in thr
 splits. Batches are cut, augmented and normalised whole, on the device that holds the images.
 """
 
-from .dataset import IMAGENET, SPLITS, Dataset, Split
+from .dataset import IMAGENET, SPLITS, Dataset, Split, memory_format
 from .folders import image_files
 from .images import open_image, read_image, read_images, require_memory
 from .sources import load, load_test
 
 __all__ = ["IMAGENET", "SPLITS", "Dataset", "Split", "image_files", "load", "load_test"]
-__all__ += ["open_image", "read_image", "read_images", "require_memory"]
+__all__ += ["memory_format", "open_image", "read_image", "read_images", "require_memory"]

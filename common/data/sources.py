@@ -101,10 +101,8 @@ def _download(kind: type[CIFAR10], root: Path, url: str | None) -> None:
         if not existed:
             with contextlib.suppress(OSError):
                 root.rmdir()
-        why = f"{url} ({str(error) or type(error).__name__})"
-        raise UserError(
-            " ".join(f"{_name(kind)} could not be fetched from {why}".split())
-        ) from error
+        why = f"could not be fetched from {url} ({str(error) or type(error).__name__})"
+        raise UserError(" ".join(f"{_name(kind)} {why}".split())) from error
 
 
 def _name(kind: type[CIFAR10]) -> str:

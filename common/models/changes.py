@@ -28,18 +28,13 @@ def zero_last_gamma(model: nn.Module) -> nn.Module:
     convolution (pre-activation), whose scale is not a batch norm's.
     """
     blocks = [module for module in model.modules() if hasattr(module, "downsample")]
-    last = [_last_layer(block) for block in blocks]
+    kinds = nn.Conv2d | nn.BatchNorm2d  # children stand in the order of use: the last one ends F
+    last = [[c for c in block.children() if isinstance(c, kinds)][-1] for block in blocks]
     if not last or not all(isinstance(layer, nn.BatchNorm2d) for layer in last):
         raise ValueError("needs blocks with a shortcut, whose F ends in a batch norm")
     for norm in last:
         nn.init.zeros_(norm.weight)
     return model
-
-
-def _last_layer(block: nn.Module) -> nn.Module | None:
-    """The last convolution or batch norm of F; children stand in the order of use."""
-    layers = [child for child in block.children() if isinstance(child, nn.Conv2d | nn.BatchNorm2d)]
-    return layers[-1] if layers else None
 
 
 def classifier_name(model: nn.Module) -> str:

@@ -4,7 +4,7 @@ import itertools
 import math
 import statistics
 
-from common.analysis import rates
+from common.analysis import deep, rates
 from common.analysis.lesions import lost_share
 
 import numpy as np
@@ -25,9 +25,7 @@ def training_curves(results: dict[str, list], chance: float, setup: str):
     """
     finished = {name: [run for run in runs if run] for name, runs in results.items()}
     depths = sorted({int(name.split("-")[1]) for name in results})
-    after = {
-        n: np.mean([run.train_error for run in runs] or np.nan) for n, runs in finished.items()
-    }
+    after = {n: np.mean([r.train_error for r in runs] or np.nan) for n, runs in finished.items()}
     shown = {name: f"{100 * error:.1f}" for name, error in after.items()}
     few, many = depths[0], depths[-1]
     title = f"{few} and {many} layers: training error "
@@ -70,7 +68,8 @@ def rate_curves(grid: dict[str, dict], setup: str):
     deepest = max(int(name.split("-")[1]) for name in grid)
     title = f"{deepest} layers: training error "
     title += ", ".join(f"{at_best[f'{kind}-{deepest}']:.1f} % {how}" for kind, how in ARROW.items())
-    subtitle = f"{setup} and range. Disks: where the validation error is lowest"
+    subtitle = f"{setup} and range. Disks: where the validation error is lowest. Dashed: {deepest} "
+    subtitle += "layers"
     figure, ax = style.new_figure(title, subtitle, 7, 4.6)
     ax.set_xscale("log", base=2)
     labels = []
@@ -113,6 +112,8 @@ def lesion_curves(lesions: dict, chance: float, setup: str):
         blocks, ends = (depth - 2) // 2, [(100 * chance, "guessing", style.GREY)]
         for kind, look in style.TWINS.items():
             runs = 100 * np.array(lesions[f"{kind}-{depth}"])
+            if not len(runs := runs[np.isfinite(runs[:, 0])]):  # all have diverged
+                continue
             ends.append((style.band(ax, range(1, blocks + 1), runs[:, 1:], look), kind, look[0]))
             ax.plot(0, runs[:, 0].mean(), "o", color=look[0])
         ax.axhline(100 * chance, color=style.GREY, linewidth=1)
@@ -129,10 +130,8 @@ def lesion_curves(lesions: dict, chance: float, setup: str):
 
 def epochs(rows: list[dict], what: str, images: int, accuracy: float, sizes=(), smoothing=0.0):
     """Loss and accuracy by epoch; `rows` come from training.Trainer, `accuracy` from the test."""
-    subtitle = (
-        f"{images} training images. Training: while the network learns, of augmented images. "
-    )
-    subtitle += "Validation: after each epoch. One seed."
+    subtitle = f"{images} training images. Training: while the network learns, of augmented images."
+    subtitle += " Validation: after each epoch. One seed."
     subtitle += " The training loss is that of smoothed labels." if smoothing else ""
     subtitle += f" Trained at {', '.join(map(str, sizes))} pixels in turn." if sizes else ""
     title = f"{what}: {100 * accuracy:.1f} % test accuracy after "
@@ -165,8 +164,9 @@ def deep_training(losses: dict, paths: dict, layers: int, chance: float, setup: 
     """
     title = f"{layers:,} layers: with pre-activation the loss {_course(losses['pre-activation'])}, "
     title += f"without shortcuts it {_course(losses['plain'])}"
-    subtitle = f"Left: {setup}, the same at every step; mean, and thin lines for seeds. Right: "
-    subtitle += "untrained blocks of 16 channels; mean and range over seeds"
+    subtitle = f"Left: {setup}, the same at every step; mean, and thin lines for seeds; title: "
+    subtitle += f"mean of the last {deep.WINDOW} steps. Right: untrained blocks of 16 channels; "
+    subtitle += "mean and range over seeds"
     figure, axes = style.new_figure(title, subtitle, 11, 4.8, ncols=2)
     looks = {"pre-activation": (style.RESIDUAL, "-"), "plain": (style.PLAIN, "--")}
     looks |= {"post-activation": (style.OTHERS[0], "-."), "post, last gamma 0": (GOLD, ":")}
@@ -191,10 +191,8 @@ def transformer(gradients: dict, losses: dict, chance: float, setup: str):
     last = {kind: np.mean([run[-1] for run in runs]) for kind, runs in gradients.items()}
     title = f"Post-norm starts with {last['post-norm'] / last['pre-norm']:.1f} times pre-norm's "
     title += "gradient in the last layer"
-    subtitle = (
-        f"{len(gradients['pre-norm'][0])} layers, {setup}. Left: at initialisation, mean and "
-    )
-    subtitle += "range. Right: the same images at every step; mean, and thin lines for seeds"
+    subtitle = f"{len(gradients['pre-norm'][0])} layers, {setup}. Left: at initialisation, mean and"
+    subtitle += " range. Right: the same images at every step; mean, and thin lines for seeds"
     figure, axes = style.new_figure(title, subtitle, 11, 4.8, ncols=2)
     looks = {"pre-norm": (style.RESIDUAL, "-"), "post-norm": (style.PLAIN, "--")}
     looks |= {"post-norm, warm-up": (style.OTHERS[0], "-."), "post-norm, own rate": (GOLD, ":")}
@@ -222,7 +220,7 @@ def _losses(ax, losses: dict[str, list], looks: dict[str, tuple[str, str]], chan
         mean = [loss for loss in mean if math.isfinite(loss)]
         ax.plot(range(1, len(mean) + 1), mean, dash, color=colour, linewidth=2)
         if _diverged(runs):
-            ax.plot(len(mean), mean[-1], "X", color=colour, markersize=10)
+            ax.plot(len(mean), mean[-1], "X", color=colour, markersize=10, zorder=10)
         text = f"{name}: diverged at the cross" if _diverged(runs) else name
         labels.append((mean[-1], text, colour))
     ax.axhline(chance, color=style.GREY, linewidth=1)
@@ -241,7 +239,8 @@ def _course(runs: list[list[float]]) -> str:
     """What became of the loss, in words."""
     if _diverged(runs):
         return f"diverges after step {min(sum(map(math.isfinite, run)) for run in runs)}"
-    first, last = (np.mean([run[i] for run in runs]) for i in (0, -1))
+    first = statistics.fmean(run[0] for run in runs)
+    last = statistics.fmean(loss for run in runs for loss in run[-deep.WINDOW :])
     return f"goes from {first:.2f} to {last:.2f}"
 
 

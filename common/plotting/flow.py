@@ -37,8 +37,8 @@ def towers(outputs: dict, weights: dict, images: str):
             law = law_of(runs).split(":")[0].replace("neither", "neither law")
             labels[kind] = f"{kind}\n{re.sub(' ± [0-9.]+', '', law)}"
         labels["theory"] = f"theory\nx{THEORY[condition]:.3f} a layer"
-        _panel(above, condition, networks, labels, gap=0.12)
-        _weights(below, {kind: weights[kind, condition] for kind in networks})
+        _panel(above, networks, labels, 0.12, condition)
+        _panel(below, {kind: weights[kind, condition] for kind in networks}, {}, 0.1)
     axes[0, 0].set_ylabel("gradient norm / last block's")
     axes[1, 0].set_ylabel("|gradient| / |weights|")
     return figure
@@ -59,15 +59,17 @@ def gradient_flow(start: dict, trained: dict, setup: str):
     for ax, (condition, networks) in zip(axes.flat, panels.items(), strict=True):
         labels = {name: f"{name} x{first_over_last(runs):.2g}" for name, runs in networks.items()}
         labels["theory"] = "theory: wide, fully\nconnected, no stride"
-        _panel(ax, condition, networks, labels)
+        _panel(ax, networks, labels, 0.07, condition)
     for ax in axes[:, 0]:
         ax.set_ylabel("gradient norm / last block's")
     return figure
 
 
-def _panel(ax, condition: str, networks: dict[str, list], labels: dict[str, str], gap=0.07) -> None:
-    """The norms of `networks` {name: [norms of a seed, ...]} relative to the last block's, from
-    the last block on, with labels at the lines' ends; in grey the theory, if there is one."""
+def _panel(
+    ax, networks: dict[str, list], labels: dict[str, str], gap: float, condition: str = ""
+) -> None:
+    """The norms of `networks` {name: [norms of a seed, ...]} from the last block on, with labels at
+    the lines' ends; under a condition relative to the last block's, in grey the theory, if any."""
     style.logarithmic(ax, "y")
     blocks = max(len(runs[0]) for runs in networks.values())
     ends, looks = [], style.network_styles(networks)
@@ -76,31 +78,17 @@ def _panel(ax, condition: str, networks: dict[str, list], labels: dict[str, str]
         ax.plot(range(blocks), line, color=style.GREY, linewidth=1)
         ends.append((line[-1], labels["theory"], style.GREY))
     for name, runs in networks.items():
-        relative = np.array(runs)[:, ::-1] / np.array(runs)[:, -1:]  # seeds x blocks
-        end = style.band(ax, range(len(runs[0])), relative, looks[name])
-        ends.append((end, labels[name], looks[name][0]))
+        values = np.array(runs)[:, ::-1]  # seeds x blocks
+        values = values / values[:, :1] if condition else values
+        if values.all():
+            end = style.band(ax, range(values.shape[1]), values, looks[name])
+            ends.append((end, labels.get(name, name), looks[name][0]))
+        else:  # zero has no place on a logarithmic axis
+            ends.append((0.0, f"{name}: zero\nin the first step", looks[name][0]))
     ax.set(xlim=(0, max(1, blocks - 1)), xlabel="blocks away from the last block")
     ax.xaxis.get_major_locator().set_params(integer=True)
     ax.set_title(condition, fontsize=12)
     low, high = ax.get_ylim()
     ax.set_ylim(min(low, 0.1), max(high, 10))  # what is steady shall look steady
-    style.label_ends(ax, ends, gap)
-
-
-def _weights(ax, networks: dict[str, list]) -> None:
-    """|gradient| / |weights| of each block of `networks`, from the last block on."""
-    style.logarithmic(ax, "y")
-    ends, looks = [], style.network_styles(networks)
-    for name, runs in networks.items():
-        values = np.array(runs)[:, ::-1]  # seeds x blocks
-        if values.all():
-            end = style.band(ax, range(values.shape[1]), values, looks[name])
-            ends.append((end, name, looks[name][0]))
-        else:  # zero has no place on a logarithmic axis
-            ends.append((0.0, f"{name}: zero\nin the first step", looks[name][0]))
-    ax.set(xlim=(0, max(1, values.shape[1] - 1)), xlabel="blocks away from the last block")
-    ax.xaxis.get_major_locator().set_params(integer=True)
-    low, high = ax.get_ylim()
-    ax.set_ylim(min(low, 0.1), max(high, 10))  # as above
     ends = [(max(end, ax.get_ylim()[0]), *label) for end, *label in ends]
-    style.label_ends(ax, ends, 0.1)
+    style.label_ends(ax, ends, gap)

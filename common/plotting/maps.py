@@ -45,7 +45,7 @@ def stems(image, maps: dict[str, dict], images: str):
     image is from. Of every stage the strongest channel is drawn, unless it is a single pixel.
     """
     left = {stem: list(stages.values())[-1][0, 0].numel() for stem, stages in maps.items()}
-    title = f"Of a {_size(image)} image the CIFAR stem leaves {left['cifar']} pixels to the end of "
+    title = f"Of a {size(image)} image the CIFAR stem leaves {left['cifar']} pixels to the end of "
     title += f"the network, the ImageNet stem {left['imagenet']}"
     subtitle = f"ResNet-18, untrained, one image of {images}; the strongest channel of each "
     subtitle += "stage, coloured from its least to its largest value. After layer4 each channel is "
@@ -53,10 +53,10 @@ def stems(image, maps: dict[str, dict], images: str):
     figure, axes = style.new_figure(title, subtitle, 11, 4.6, nrows=2, ncols=6)
     for row, (stem, stages) in zip(axes, maps.items(), strict=True):
         row[0].imshow(image.permute(1, 2, 0))
-        row[0].set_title(f"image {_size(image)}", fontsize=10)
+        row[0].set_title(f"image {size(image)}", fontsize=10)
         row[0].set_ylabel(f"{stem} stem", fontsize=11)
         for ax, (stage, activations) in zip(row[1:], stages.items(), strict=True):
-            ax.set_title(f"{stage} {_size(activations)}", fontsize=10)
+            ax.set_title(f"{stage} {size(activations)}", fontsize=10)
             if activations[0, 0].numel() == 1:
                 words = {"ha": "center", "va": "center", "transform": ax.transAxes}
                 ax.text(0.5, 0.5, "one pixel a channel:\nno picture", fontsize=9, **words)
@@ -69,6 +69,6 @@ def stems(image, maps: dict[str, dict], images: str):
     return figure
 
 
-def _size(tensor) -> str:
+def size(tensor) -> str:
     """Height and width."""
     return f"{tensor.shape[-2]}x{tensor.shape[-1]}"

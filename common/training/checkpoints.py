@@ -4,6 +4,7 @@ import contextlib
 import io
 import os
 import re
+import time
 import warnings
 import zipfile
 from collections.abc import Iterator
@@ -32,12 +33,31 @@ def atomic_write(path: Path) -> Iterator[Path]:
         yield scratch
         with scratch.open("rb+") as file:
             os.fsync(file.fileno())
-        scratch.replace(path)
+        _replace(scratch, path)
     except OSError as error:
         raise UserError(f"{path} could not be written ({error.strerror or error})") from error
     finally:
         with contextlib.suppress(OSError):
             scratch.unlink(missing_ok=True)
+
+
+def _replace(scratch: Path, path: Path) -> None:
+    """Give a file its name. Windows refuses while another program reads the old one: wait a bit."""
+    for seconds in (0.1, 1, 10) if os.name == "nt" else ():
+        try:
+            scratch.replace(path)
+        except PermissionError:
+            time.sleep(seconds)
+        else:
+            return
+    scratch.replace(path)
+
+
+def set_aside(path: Path) -> None:
+    """Rename a file, if it is there, so that nothing is lost: hours may have gone into it."""
+    names = (f"earlier{number}_{path.name}" for number in ("", *range(2, 1_000)))
+    if path.exists():
+        path.replace(next(p for p in map(path.with_name, names) if not p.exists()))
 
 
 def save_checkpoint(path: Path, entries: dict) -> None:
@@ -151,9 +171,8 @@ def resume(path: Path, entries: dict, trainer) -> None:
     if list(entries["classes"]) != list(trainer.dataset.classes):
         raise UserError(f"--resume {path} is for other classes than those of {name}")
     if any(entries.get(key) != value for key, value in _images_of(trainer.dataset).items()):
-        raise UserError(
-            f"--resume {path} was trained on other images than {name}, or in other order"
-        )
+        other = f"on other images than {name}, or in other order"
+        raise UserError(f"--resume {path} was trained {other}")
     try:
         trainer.model.load_state_dict(entries["model"], strict=True)
         trainer.restore(entries["training"])
@@ -209,19 +228,19 @@ def load_torchvision(name: str, path: Path, image_size: int = 224) -> nn.Module:
     return model.eval()
 
 
-def read_weights(path: Path, flag: str = "--weights") -> dict[str, torch.Tensor]:
+def read_weights(path: Path) -> dict[str, torch.Tensor]:
     """The weights in a checkpoint of another program, by the names that torchvision gives them.
 
     Raises: UserError if it holds none or is lesson 6's, and what `read_tensors` raises.
     """
-    entries = read_tensors(path, flag)
+    entries = read_tensors(path, "--weights")
     if _is_ours(entries):
         name = "06_practical_example.py"
-        raise UserError(f"{flag} {path} was written by {name}, which reads it as --checkpoint")
+        raise UserError(f"--weights {path} was written by {name}, which reads it as --checkpoint")
     state = _weights(entries)
     if not state:
         expected = "a state_dict, or just one as its entry " + ", ".join(WRAPPINGS)
-        raise UserError(f"{flag} {path} holds no weights: expected {expected}")
+        raise UserError(f"--weights {path} holds no weights: expected {expected}")
     return state
 
 

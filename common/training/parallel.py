@@ -39,7 +39,7 @@ def processes(device: str) -> Iterator[None]:
     """Inside the `with`, the processes that torchrun has started are connected: by nccl on CUDA,
     where each gets its own GPU as "cuda", and by gloo elsewhere.
 
-    Raises: UserError if there are more processes on this machine than GPUs.
+    Raises: UserError if there are more processes on this machine than GPUs, or several on MPS.
     """
     if not started():
         yield
@@ -48,6 +48,8 @@ def processes(device: str) -> Iterator[None]:
         if (local := int(os.environ["LOCAL_RANK"])) >= torch.cuda.device_count():
             raise UserError(f"--nproc-per-node is more than the {torch.cuda.device_count()} GPUs")
         torch.cuda.set_device(local)
+    if device == "mps" and os.environ["WORLD_SIZE"] != "1":
+        raise UserError("PyTorch cannot connect processes on mps: add --device cpu")
     patience = datetime.timedelta(days=1)  # while the first one downloads and reads the images
     dist.init_process_group("nccl" if device == "cuda" else "gloo", timeout=patience)
     try:

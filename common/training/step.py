@@ -42,7 +42,7 @@ def channels_last(model: nn.Module, device: str) -> nn.Module:
     for conv in narrow:
         if not conv._forward_pre_hooks:  # once, however often a network is trained
             conv.register_forward_pre_hook(_contiguous)
-    model.to(device, memory_format=torch.channels_last)
+    model.to(device, memory_format=data.memory_format(device))
     for conv in narrow:  # `clone`: `contiguous` sees no difference where height and width are 1
         conv.weight.data = conv.weight.data.clone(memory_format=torch.contiguous_format)
     return model
@@ -63,16 +63,16 @@ def require_memory(model: nn.Module, images: int, size: int) -> None:
     """Raises: UserError if the memory is too small for a step on so many images of `size` pixels:
     weights, gradients and momentum, and what the forward pass keeps for the backward pass. The
     network is one on the meta device, where tensors have shapes and no values."""
-    kept = {}
+    kept, kind = {}, torch.bfloat16 if native_bf16("cpu") else torch.float32
 
     def count(tensor: torch.Tensor) -> torch.Tensor:
         kept[tensor.untyped_storage()._cdata] = tensor.untyped_storage().nbytes()
         return tensor
 
     too_few_pixels = contextlib.suppress(RuntimeError, ValueError)  # which is said elsewhere
-    with too_few_pixels, torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
-        model.train()(torch.empty(images, 3, size, size, device="meta"))
     weights = sum(p.nbytes for p in model.parameters())
+    with too_few_pixels, torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
+        model.train().to(kind)(torch.empty(images, 3, size, size, device="meta", dtype=kind))
     what = f"weights, and a step on {images} images of {size} pixels, need"
     needed = parallel.world() * (3 * weights + sum(kept.values()))  # all on this machine
     data.require_memory(needed, what, "fewer of one of them")
@@ -152,29 +152,23 @@ def orthogonal(matrix: torch.Tensor) -> torch.Tensor:
     return (x if wide else x.T).float()
 
 
-def warmup_cosine(optimizer, steps: int, warmup: int) -> LambdaLR:
+def warmup_cosine(optimizer, steps: int, warmup: int, frozen: int = 0) -> LambdaLR:
     """The factor at global step s (0-based): (s + 1) / warmup while s < warmup, then a half
-    cosine from 1 towards 0 at `steps` (Loshchilov & Hutter 2017, arXiv:1608.03983)."""
+    cosine from 1 towards 0 at `steps` (Loshchilov & Hutter 2017, arXiv:1608.03983).
 
-    return LambdaLR(optimizer, lambda step: _up_and_down(step, steps, warmup))
-
-
-def _up_and_down(step: int, steps: int, warmup: int) -> float:
-    """The factor of `warmup_cosine`."""
-    if step < warmup:
-        return (step + 1) / warmup
-    progress = (step - warmup) / max(1, steps - warmup)
-    return 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
-
-
-def fine_tuning(optimizer, steps: int, warmup: int, frozen: int) -> LambdaLR:
-    """The full rate for the first `frozen` steps, those of the classifier alone; for the rest 0.3
-    of it, by `warmup_cosine`: weights that are good already need smaller steps."""
+    In a fine-tuning it is 1 for the first `frozen` steps, those of the classifier alone, and then
+    0.3 of that course: weights that are good already need smaller steps.
+    """
+    rest, height = steps - frozen, 0.3 if frozen else 1.0
 
     def factor(step: int) -> float:
         if step < frozen:
             return 1.0
-        return 0.3 * _up_and_down(step - frozen, steps - frozen, warmup)
+        done = step - frozen
+        if done < warmup:
+            return height * ((done + 1) / warmup)
+        progress = (done - warmup) / max(1, rest - warmup)
+        return height * (0.5 * (1 + math.cos(math.pi * min(1.0, progress))))
 
     return LambdaLR(optimizer, factor)
 

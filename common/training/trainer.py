@@ -1,7 +1,6 @@
 """One training loop for all lessons, which can be put down and taken up at any step."""
 
 import contextlib
-import functools
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -14,7 +13,7 @@ import torch.nn.functional as F
 from tqdm import tqdm
 
 from . import parallel
-from .step import autocast, averaged, channels_last, fine_tuning, sgd, warmup_cosine
+from .step import autocast, averaged, channels_last, sgd, warmup_cosine
 
 
 class Diverged(UserError):
@@ -36,7 +35,7 @@ class Trainer:
     makes the training images that many pixels wide, each size for an equal share of the epochs
     (Howard 2018, fast.ai's entry to DAWNBench for ImageNet); validation and test images stay as
     they are. In the first `frozen` epochs the classifier learns alone, by the schedule
-    `step.fine_tuning`.
+    `step.warmup_cosine`.
     The order and augmentation of epoch e are a function of `seed` and e alone. `rows` has one row
     of plain numbers per epoch: losses are mean cross-entropies (nats), accuracies shares of
     samples, the training one measured on the augmented images as they passed; `lr` is the highest
@@ -79,11 +78,8 @@ class Trainer:
         if parallel.world() > 1 and least < accumulate:
             raise UserError(f"--batch-size {batch_size}: every process needs {accumulate} images")
         self.optimizer = sgd(model, lr, weight_decay, muon)
-        schedule = warmup_cosine
-        if frozen:
-            first = min(frozen, epochs) * self.steps // epochs
-            schedule = functools.partial(fine_tuning, frozen=first)
-        self.schedule = schedule(self.optimizer, self.steps, round(warmup * self.steps))
+        first = min(frozen, epochs) * self.steps // epochs  # of the classifier alone
+        self.schedule = warmup_cosine(self.optimizer, self.steps, round(warmup * self.steps), first)
         self.rows, self.seconds, self.mark = [], 0.0, time.perf_counter()
         self._begin_epoch()
 
