@@ -48,7 +48,7 @@ def test_commands_parse(command):
 def test_flags_that_are_named_exist():
     named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", re.sub(r"<!--.*?-->", "", TEXT)))
     scripts = [path.stem for path in ROOT.glob("0*.py")]
-    known = {"--nproc-per-node", "--at-most"}  # of torchrun and of tests.time_to_accuracy
+    known = {"--nproc-per-node", "--at-most", "--widths", "--size"}  # of torchrun and of tests
     for script in scripts:
         with contextlib.suppress(SystemExit), contextlib.redirect_stdout(io.StringIO()) as text:
             importlib.import_module(script).arguments(["--help"])
