@@ -99,7 +99,7 @@ QUESTIONS = {  # for the README: claims of the lessons, by question, as they beg
         "without warm-up pre-norm",
         "each at its own best rate, pre-norm",
     ],
-    "What else was found in 14 and 20 layers, for and against us?": [
+    "What else did we expect of 14 and 20 layers?": [
         "on 32x32 images",
         "at a training loss of 1 residual networks of 20 layers lie in flatter places (run",
         "at a training loss of 1 residual networks of 20 layers lie in flatter places (rec",
