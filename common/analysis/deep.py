@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
-from common import data, models, training
+from common import models, training
 from common.blocks import Bottleneck, PreActBottleneck, SkipInitBlock
 
 import torch
@@ -158,7 +158,7 @@ def by_heart(trials: dict[str, Trial], dataset, seeds: range, device: str) -> di
 
 def _losses(model: nn.Module, batch: tuple, trial: Trial, device: str, bar) -> list[float]:
     """The loss of every step on the batch, up to the first that is no number."""
-    model.to(device, memory_format=data.memory_format(device)).train()
+    training.step.channels_last(model, device).train()
     optimizer = trial.optimizer(model, trial.rate)
     schedule = training.warmup_cosine(optimizer, trial.steps, trial.warmup)
     losses: list[float] = []

@@ -31,7 +31,7 @@ def autocast(device: str):
 
 
 def channels_last(model: nn.Module, device: str) -> nn.Module:
-    """The network on `device` with channels-last weights, in which convolutions are fastest.
+    """The network on `device` with weights in `data.memory_format`, mostly channels-last.
 
     All but one kind: on processors without AVX-512 PyTorch writes past the end of its memory when
     it computes the weights' gradient of a 1x1 convolution with a stride, fewer than 8 input
